@@ -1,0 +1,140 @@
+"""Settings of control and of the NordVPN-shaped provider. Values only: files are read where they are used."""
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, TypeAdapter, model_validator
+
+from health.model import Country
+
+INSIGHTS_PATH = "/v1/helpers/ips/insights"
+_LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5})")
+_HTTP_URL = TypeAdapter(HttpUrl)
+
+
+def _http_url(text: str) -> str:
+    _HTTP_URL.validate_python(text)
+    return text.rstrip("/")
+
+
+def _listen(text: str) -> str:
+    split_listen(text)
+    return text
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8080`, `[::1]:8080` or `name:8080` (port 0: any free one).
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = _LISTEN.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError(f"{text!r} is not an address and port such as 127.0.0.1:8080")
+    return found["host"].strip("[]"), int(found["port"])
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_url)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class ControlSettings(BaseModel):
+    """The API and the reconciler. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    fleet: Name = "vpnexit"
+    machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
+
+    engine: Literal["docker", "none"] = "docker"
+    docker_host: str = ""
+    """Docker's address (`unix:///…`); empty: DOCKER_HOST, else /var/run/docker.sock."""
+    docker_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
+    image: str = "vpnexit-exit"
+    network: Name = "vpnexit-uplink"
+    """The Docker network by which exits reach their VPN servers."""
+
+    provider: Name = "nordvpn"
+    """Provider of a pool that names none."""
+    direct_nodes: tuple[Country, ...] = ()
+    """Countries as which this machine's own address serves. Traffic leaves from this machine."""
+
+    insights_url: HttpAddress | None = None
+    """Who tells a caller its address and country; None: the provider's."""
+    probe_name: str = ""
+    """A name that every tunnel's DNS knows; empty: the host of `insights_url`."""
+    own_addresses: tuple[IPvAnyAddress, ...] = ()
+    """This machine's own public addresses; empty: asked of `insights_url`, and no node is admitted while unknown."""
+
+    start_timeout: Annotated[float, Field(ge=1, le=600)] = 30.0
+    verify_interval: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    tunnel_grace: Annotated[float, Field(ge=1, le=600)] = 20.0
+    """How long a tunnel may be down before its node is replaced."""
+    drain_deadline: Annotated[float, Field(ge=0, le=86400)] = 30.0
+    keep_ended: Annotated[float, Field(ge=0, le=86400)] = 600.0
+    """How long records of ended nodes are kept."""
+    tick: Annotated[float, Field(ge=0.05, le=10)] = 1.0
+
+
+class NordVpnAccount(BaseModel):
+    """One subscription: sessions at once are counted per account."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    token_file: Path
+    slots: Annotated[int, Field(ge=1, le=100)] = 10
+
+
+class NordVpnSettings(BaseModel):
+    """NordVPN's HTTP API, or one that speaks like it (the lab's)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_url: HttpAddress = "https://api.nordvpn.com"
+    accounts: tuple[NordVpnAccount, ...] = ()
+    ca_file: Path | None = None
+    """The authority of the OpenVPN servers (PEM); needed for the OpenVPN protocols."""
+    tls_auth_file: Path | None = None
+    """OpenVPN's static tls-auth key; None: the servers use none."""
+    dns: tuple[IPvAnyAddress, ...] = (
+        ipaddress.IPv4Address("103.86.96.100"),
+        ipaddress.IPv4Address("103.86.99.100"),
+    )
+    """DNS servers inside the tunnel."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+    @model_validator(mode="after")
+    def _accounts_differ(self) -> Self:
+        names = [account.name for account in self.accounts]
+        if len(set(names)) != len(names):
+            raise ValueError("two accounts have the same name")
+        if not self.dns:
+            raise ValueError("dns: at least one server inside the tunnel is needed")
+        return self
+
+
+def insights_url(control: ControlSettings, nordvpn: NordVpnSettings) -> str:
+    """The address asked for exit addresses."""
+    return control.insights_url or nordvpn.api_url + INSIGHTS_PATH
+
+
+def probe_name(control: ControlSettings, nordvpn: NordVpnSettings) -> str:
+    """The name looked up through every tunnel.
+
+    Raises:
+        ValueError: the insights address is a number and no name is configured.
+    """
+    if control.probe_name:
+        return control.probe_name
+    host = urlsplit(insights_url(control, nordvpn)).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    raise ValueError("control.probe_name: needed where the insights address is a number")

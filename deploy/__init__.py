@@ -1,0 +1,1 @@
+"""What stands above the three packages and puts processes together: command line, `up`, the lab, images."""

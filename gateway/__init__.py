@@ -1,0 +1,1 @@
+"""Carries bytes: listen, read the client's handshake, choose a node, dial through it, relay."""

@@ -1,0 +1,76 @@
+"""Who a client is: proxy users checked against the snapshot's argon2id hashes.
+
+The expensive hash is paid once per user, password and process; after that a keyed digest is compared in constant time.
+An unknown user costs the same work as a wrong password. One thread hashes; a short queue, then log-ins are refused,
+since guesses must not take the cores away from traffic (19 MiB and t=2 a guess, OWASP password storage cheat sheet).
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from gateway.wire.base import WireError
+from health.model import User
+from health.reasons import Reason
+
+QUEUE = 16
+VERIFIED_KEPT = 10_000
+
+
+class Authenticator:
+    """Checks passwords for one worker."""
+
+    def __init__(self) -> None:
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._nobody = self._hasher.hash(secrets.token_hex(16))
+        self._key = secrets.token_bytes(32)
+        # digest of what was proved, by user name; a changed hash in the record makes it worthless.
+        self._verified: OrderedDict[str, bytes] = OrderedDict()
+        self._running: dict[bytes, asyncio.Future[bool]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="argon2")
+
+    async def check(self, users: Mapping[str, User], name: str, password: str) -> User:
+        """The user, if the password is right.
+
+        Raises WireError(AUTH_FAILED) or WireError(AUTH_BUSY).
+        """
+        user = users.get(name)
+        stored = user.password_hash if user else self._nobody
+        proof = hmac.digest(self._key, f"{stored}\0{password}".encode(errors="surrogateescape"), hashlib.sha256)
+        known = self._verified.get(name, b"")
+        if hmac.compare_digest(known, proof) and user is not None:
+            return user
+        if not await self._hash_matches(proof, stored, password) or user is None:
+            raise WireError(Reason.AUTH_FAILED, "user name or password is wrong")
+        self._verified[name] = proof
+        self._verified.move_to_end(name)
+        if len(self._verified) > VERIFIED_KEPT:
+            self._verified.popitem(last=False)
+        return user
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _hash_matches(self, proof: bytes, stored: str, password: str) -> bool:
+        # A browser opens many connections at once with the same password: they wait for one hash together.
+        running = self._running.get(proof)
+        if running is None:
+            if len(self._running) >= QUEUE:
+                raise WireError(Reason.AUTH_BUSY, "too many log-ins at once: try again in a second")
+            running = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, stored, password)
+            self._running[proof] = running
+            running.add_done_callback(lambda _: self._running.pop(proof, None))
+        return await asyncio.shield(running)
+
+    def _verify(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (VerificationError, InvalidHashError):
+            return False

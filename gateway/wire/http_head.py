@@ -1,0 +1,95 @@
+"""The head of an HTTP/1.x request, read strictly (RFC 9112 sections 2, 3 and 5).
+
+What another parser might read differently is refused, never repaired: that is what request smuggling lives on.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.wire.base import WireError
+from health.reasons import Reason
+
+MAX_HEAD = 65536  # bytes, the final empty line included
+MAX_FIELDS = 256
+
+_END = b"\r\n\r\n"
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])" % _TOKEN)
+_NAME = re.compile(_TOKEN)
+# A control character, CR without LF, LF without CR. A CR at the very end may still get its LF.
+_BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request head.
+
+    `target` as it was sent; `version` is b"1.0" or b"1.1"; `headers` with lower-case names, in order, whitespace
+    around values removed; `names` are the same names as the client wrote them; `consumed` is the length in bytes.
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: list[tuple[bytes, bytes]]
+    names: tuple[bytes, ...]
+    consumed: int
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of the field `name` (lower case), in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def __repr__(self) -> str:
+        return f"Head({self.method!r}, ..., HTTP/{self.version.decode()}, {len(self.headers)} fields)"
+
+
+def parse_head(data: bytes | bytearray, scanned: int = 0) -> Head | None:
+    """Read the request head that `data` begins with; one empty line before it is skipped (RFC 9112 section 2.2).
+
+    Returns None while it is not complete. `scanned` is how many bytes of `data` an earlier call has already seen
+    (and wanted more): they are not looked at again until the head is complete, so that dripping bytes cost no more
+    than a whole segment.
+
+    Raises:
+        WireError: TOO_LARGE beyond 64 KiB or 256 fields, BAD_REQUEST, or NOT_IMPLEMENTED for another HTTP version.
+    """
+    end = data.find(_END, max(0, _start(data), scanned - 3), MAX_HEAD)
+    limit = MAX_HEAD if end < 0 else end + len(_END)
+    if _BROKEN.search(data, max(0, scanned - 1), min(limit, len(data))):
+        raise _refuse("the request head holds a control character or a line that does not end with CR LF")
+    if end >= 0:
+        return _parse_lines(bytes(data[_start(data) : end]).split(b"\r\n"), end + len(_END))
+    if len(data) >= MAX_HEAD:
+        raise WireError(Reason.TOO_LARGE, f"the request head is larger than {MAX_HEAD} bytes")
+    return None
+
+
+def _refuse(detail: str) -> WireError:
+    return WireError(Reason.BAD_REQUEST, detail)
+
+
+def _start(data: bytes | bytearray) -> int:
+    return 2 if data.startswith(b"\r\n") else 0
+
+
+def _parse_lines(lines: list[bytes], consumed: int) -> Head:
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise _refuse("the request line is not 'METHOD target HTTP/1.1'")
+    method, target, version = match.groups()
+    if version not in (b"1.0", b"1.1"):
+        raise WireError(Reason.NOT_IMPLEMENTED, f"HTTP/{version.decode()} is not supported: use HTTP/1.1")
+    if len(lines) - 1 > MAX_FIELDS:
+        raise WireError(Reason.TOO_LARGE, f"the request head has more than {MAX_FIELDS} fields")
+    fields = list(_parse_fields(lines[1:]))
+    headers = [(name.lower(), value) for name, value in fields]
+    return Head(method, target, version, headers, tuple(name for name, _ in fields), consumed)
+
+
+def _parse_fields(lines: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _NAME.fullmatch(name):
+            raise _refuse("a header line is not 'name: value' (a folded line, or a space before the colon?)")
+        yield name, value.strip(b" \t")

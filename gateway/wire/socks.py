@@ -1,0 +1,204 @@
+"""SOCKS5 (RFC 1928) with user name and password (RFC 1929), the server's side, CONNECT only.
+
+The shell feeds bytes with `receive` and asks `next_event` until it gets a `Request`; what follows the request is in
+`leftover`. User name and password are chosen whenever they are offered, also where they are not required: the user
+name carries the want. SOCKS4 and 4a are recognised and refused: they have no password.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from gateway.wire.base import Address, Target, WireError, decode_text, parse_host
+from health.reasons import WIRE, Reason
+
+VERSION = 5
+AUTH_VERSION = 1
+NO_AUTH, USER_PASSWORD, NO_METHOD = 0x00, 0x02, 0xFF
+
+SOCKS4_REFUSED = b"\x00\x5b" + bytes(6)
+
+_ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6 = 1, 3, 4
+_ADDRESS_BYTES = {_ATYP_IPV4: 4, _ATYP_IPV6: 16}
+
+
+class Command(IntEnum):
+    """RFC 1928 section 4."""
+
+    CONNECT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NeedData:
+    """Nothing to do until more bytes arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `data` to the client, then go on."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Check these, send what `auth_result` returns, then go on (or close). Either may be empty."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the client asks for; answer with `reply` once it is known."""
+
+    command: Command
+    target: Target
+
+
+Event = NeedData | Send | Credentials | Request
+
+
+def reply(code: int, bound: Address | None = None, port: int = 0) -> bytes:
+    """A reply (RFC 1928 section 6): `code` 0–8, the address and port bound, 0.0.0.0:0 where unknown."""
+    address = bound if bound is not None else IPv4Address(0)
+    atyp = _ATYP_IPV4 if address.version == 4 else _ATYP_IPV6
+    return bytes((VERSION, code, 0, atyp)) + address.packed + port.to_bytes(2)
+
+
+def error_reply(reason: Reason) -> bytes:
+    """The one reply to a request that ended with `reason`."""
+    return reply(WIRE[reason].socks5)
+
+
+class Socks5Handshake:
+    """The state machine of one handshake. Holds at most 512 bytes of it, besides what was fed in one piece.
+
+    Args:
+        auth_required: refuse a client that does not offer user name and password.
+    """
+
+    def __init__(self, auth_required: bool) -> None:
+        self._auth_required = auth_required
+        self._buffer = bytearray()
+        self._state: Callable[[], Event] = self._greeting
+
+    def receive(self, data: bytes | bytearray) -> None:
+        """Take the next bytes from the client."""
+        self._buffer += data
+
+    def next_event(self) -> Event:
+        """What to do next.
+
+        Raises:
+            WireError: the client broke the protocol; send its `reply` (if any) and close.
+            RuntimeError: asked after the end, or before `auth_result`.
+        """
+        try:
+            return self._state()
+        except WireError:
+            self._state = self._closed
+            raise
+
+    def auth_result(self, ok: bool) -> bytes:
+        """The answer to the credentials (RFC 1929 section 2). After a refusal the connection must be closed."""
+        if self._state != self._waiting:
+            raise RuntimeError("no credentials are waiting for an answer")
+        self._state = self._request if ok else self._closed
+        return bytes((AUTH_VERSION, 0 if ok else 1))
+
+    @property
+    def leftover(self) -> bytes:
+        """What the client sent after its request: the first bytes for the target."""
+        return bytes(self._buffer)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _greeting(self) -> Event:
+        buffer = self._buffer
+        if buffer and buffer[0] != VERSION:
+            raise WireError(Reason.BAD_REQUEST, "the greeting is not SOCKS5")
+        if len(buffer) < 2 or len(buffer) < 2 + buffer[1]:
+            return NeedData()
+        methods = self._take(2 + buffer[1])[2:]
+        if USER_PASSWORD in methods:
+            self._state = self._credentials
+            return Send(bytes((VERSION, USER_PASSWORD)))
+        if NO_AUTH in methods and not self._auth_required:
+            self._state = self._request
+            return Send(bytes((VERSION, NO_AUTH)))
+        raise WireError(
+            Reason.AUTH_REQUIRED if self._auth_required else Reason.BAD_REQUEST,
+            "the client offered no acceptable SOCKS5 method: offer user name and password",
+            reply=bytes((VERSION, NO_METHOD)),
+        )
+
+    def _credentials(self) -> Event:
+        buffer = self._buffer
+        if buffer and buffer[0] != AUTH_VERSION:
+            raise WireError(Reason.BAD_REQUEST, "user name and password were expected, something else came")
+        if len(buffer) < 2:
+            return NeedData()
+        user_end = 2 + buffer[1]
+        if len(buffer) <= user_end or len(buffer) < user_end + 1 + buffer[user_end]:
+            return NeedData()
+        taken = self._take(user_end + 1 + buffer[user_end])
+        self._state = self._waiting
+        return Credentials(decode_text(taken[2:user_end]), decode_text(taken[user_end + 1 :]))
+
+    def _request(self) -> Event:
+        buffer = self._buffer
+        self._check_request_head(bytes(buffer[:4]))
+        if len(buffer) < 5:
+            return NeedData()
+        atyp = buffer[3]
+        start = 5 if atyp == _ATYP_NAME else 4
+        end = start + (buffer[4] if atyp == _ATYP_NAME else _ADDRESS_BYTES[atyp])
+        if atyp == _ATYP_NAME and not buffer[4]:
+            raise _refuse(Reason.BAD_REQUEST, "the target host is empty")
+        if len(buffer) < end + 2:
+            return NeedData()
+        taken = self._take(end + 2)
+        target = _target(atyp, taken[start:end], int.from_bytes(taken[end:]))
+        self._state = self._closed
+        return Request(Command(taken[1]), target)
+
+    def _check_request_head(self, head: bytes) -> None:
+        if head and head[0] != VERSION:
+            raise WireError(Reason.BAD_REQUEST, "the request is not SOCKS5")
+        if len(head) > 1 and head[1] != Command.CONNECT:
+            raise _refuse(Reason.COMMAND_UNSUPPORTED, f"SOCKS5 command {head[1]}: only CONNECT (1) is supported")
+        if len(head) > 2 and head[2] != 0:
+            raise _refuse(Reason.BAD_REQUEST, "the reserved byte of the request is not 0")
+        if len(head) > 3 and head[3] not in (_ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6):
+            raise _refuse(Reason.ADDRESS_UNSUPPORTED, f"SOCKS5 address type {head[3]}: use 1, 3 or 4")
+
+    def _waiting(self) -> Event:
+        raise RuntimeError("auth_result() must be called first")
+
+    def _closed(self) -> Event:
+        raise RuntimeError("the handshake is over")
+
+
+def _refuse(reason: Reason, detail: str) -> WireError:
+    return WireError(reason, detail, reply=error_reply(reason))
+
+
+def _target(atyp: int, host: bytes, port: int) -> Target:
+    if not port:
+        raise _refuse(Reason.BAD_REQUEST, "the port is no number from 1 to 65535")
+    if atyp != _ATYP_NAME:
+        address: Address = IPv4Address(host) if atyp == _ATYP_IPV4 else IPv6Address(host)
+        return Target(str(address), port, address)
+    try:
+        name, literal = parse_host(host.decode("latin-1"))
+    except WireError as error:
+        raise _refuse(error.reason, error.detail) from None
+    return Target(name, port, literal)

@@ -1,0 +1,176 @@
+"""What a node, a sample, a score, a pool and a user *are*. Values only: no I/O, no clock.
+
+Every record is stored as JSON with `schema: 1`. Unknown fields are ignored, so that a newer writer does not break an
+older reader; an unknown schema is refused.
+"""
+
+import re
+import secrets
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from health import countries
+
+Country = Annotated[str, AfterValidator(countries.normalise)]
+NodeId = Annotated[str, Field(pattern=r"^[a-z]{2}[0-9a-f]{6}$")]
+UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")]
+NODE_ID = re.compile(r"[a-z]{2}[0-9a-f]{6}")
+
+
+class UnknownSchemaError(ValueError):
+    """A stored record that this version does not understand."""
+
+
+class Record(BaseModel):
+    """A stored value."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    schema_: Literal[1] = Field(default=1, alias="schema")
+
+    def dump(self) -> str:
+        """JSON text, with its schema number."""
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def load(cls, text: str | bytes) -> Self:
+        """Read back what `dump` wrote.
+
+        Raises:
+            UnknownSchemaError: not JSON, another schema, or a field that is missing or out of range.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UnknownSchemaError(f"{cls.__name__} record refused: {where}: {first['msg']}") from None
+
+
+class NodeKind(StrEnum):
+    VPN = "vpn"
+    UPSTREAM = "upstream"
+    DIRECT = "direct"
+
+
+class NodeStatus(StrEnum):
+    """The life of a node, forward only."""
+
+    REQUESTED = "requested"
+    STARTING = "starting"
+    VERIFYING = "verifying"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in (NodeStatus.STOPPED, NodeStatus.FAILED)
+
+
+class Strategy(StrEnum):
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONNECTIONS = "least_connections"
+    WEIGHTED_LATENCY = "weighted_latency"
+    RANDOM = "random"
+    HEALTH_SCORE = "health_score"
+
+
+class Protocol(StrEnum):
+    WIREGUARD = "wireguard"
+    OPENVPN_UDP = "openvpn_udp"
+    OPENVPN_TCP = "openvpn_tcp"
+
+
+class Node(Record):
+    """One exit. Written by control alone; does not expire. Times are Unix seconds (wall clock)."""
+
+    id: NodeId
+    country: Country
+    city: str = ""
+    kind: NodeKind
+    machine: str
+    status: NodeStatus
+    reason: str = ""
+    slot: str = ""
+    provider: str = ""
+    account: str = ""
+    protocol: Protocol | None = None
+    vpn_server: str = ""
+    endpoint: str = ""
+    agent: str = ""
+    exit_ip: str = ""
+    exit_country: str = ""
+    generation: int = 0
+    requested_at: float = 0.0
+    started_at: float | None = None
+    changed_at: float = 0.0
+
+
+class Tunnel(StrEnum):
+    """The tunnel's state as the agent tells it."""
+
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+
+
+class Sample(Record):
+    """What the collector measured about a node, once a second. Expires after 5 s.
+
+    `probe_ms` is the round trip of the last answered probe (None: nothing measured yet), `loss` the share of the last
+    probes that stayed unanswered, `handshake_age_s` WireGuard's (None elsewhere).
+    """
+
+    node: NodeId
+    at: float
+    reachable: bool
+    tunnel: Tunnel = Tunnel.DOWN
+    generation: Annotated[int, Field(ge=0)] = 0
+    kill_switch: bool = False
+    probe_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
+    loss: Annotated[float, Field(ge=0, le=1)] = 0.0
+    handshake_age_s: Annotated[float, Field(ge=0)] | None = None
+    rx_bytes: Annotated[int, Field(ge=0)] = 0
+    tx_bytes: Annotated[int, Field(ge=0)] = 0
+
+
+class Score(Record):
+    """The number the choice is made by (0 worst, 100 best), and every term of it."""
+
+    node: NodeId
+    at: float
+    value: Annotated[float, Field(ge=0, le=100)]
+    healthy: bool
+    terms: dict[str, float] = {}
+    latency_ms: Annotated[float, Field(ge=0)] | None = None
+
+
+class Pool(Record):
+    """The nodes of one country, as the operator wishes them. `version` rises with every change."""
+
+    country: Country
+    desired: Annotated[int, Field(ge=0, le=10)] = 0
+    min: Annotated[int, Field(ge=0, le=10)] = 0
+    max: Annotated[int, Field(ge=0, le=10)] = 10
+    strategy: Strategy = Strategy.HEALTH_SCORE
+    provider: str = "nordvpn"
+    protocol: Protocol = Protocol.OPENVPN_UDP
+    fallback: tuple[Country, ...] = ()
+    version: int = 0
+
+
+class User(Record):
+    """A proxy user. The password is stored as an argon2id hash only."""
+
+    name: UserName
+    password_hash: str
+    allowed_countries: tuple[Country, ...] = ()
+    default_country: Country | None = None
+
+
+def new_node_id(country: str) -> str:
+    """A fresh node id: the country and six random hex digits, no dash (`jp3f9a1c`)."""
+    return country + secrets.token_hex(3)

@@ -1,0 +1,441 @@
+"""Every Redis key, and nothing else that knows Redis.
+
+Keys, all under `vx:1:` (values are JSON with `schema: 1`):
+
+    node:<id>      a node record; written by control, does not expire
+    nodes          set of node ids
+    sample:<id>    last sample; expires after 5 s
+    score:<id>     last score; expires after 10 minutes, gateways keep what they saw
+    pool:<cc>      a pool; pools is the set of countries
+    user:<name>    a proxy user; users is the set of names
+    claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
+    lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
+    epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
+                   not a fleet without nodes
+    events         channel: something changed, read again
+
+An event forces a full read and so carries no sequence: a lost one costs at most the second until the periodic read.
+
+The sign of life of a collector expires before the samples written with it: a missing sample means a missing node only
+while the collector lives (read `collectors` first, `samples` after).
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar, cast
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from health.config import RedisSettings
+from health.model import Node, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
+
+PREFIX = "vx:1:"
+EVENTS = PREFIX + "events"
+SAMPLE_TTL_S = 5
+COLLECTOR_TTL_S = 4
+SCORE_TTL_S = 600
+# A subscription says nothing while nothing happens: asked after so many seconds whether it is still there.
+QUIET_S = 1.0
+R = TypeVar("R", bound=Record)
+
+# Acquire or renew in one step: ours or nobody's. KEYS[1] lease, ARGV holder, ttl in ms.
+_LEASE = """
+local holder = redis.call('GET', KEYS[1])
+if holder == false or holder == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return 1
+end
+return 0
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Replace a versioned record only if its version is the expected one (0: not there yet). A record of another schema is
+# a newer writer's and stays.
+_PUT_VERSIONED = """
+local stored = redis.call('GET', KEYS[1])
+local version = 0
+if stored then
+  local ok, old = pcall(cjson.decode, stored)
+  if not ok or type(old) ~= 'table' or old['schema'] ~= 1 then
+    return redis.error_reply('ERR the stored record is of another version of this program')
+  end
+  version = old['version'] or 0
+end
+if version ~= tonumber(ARGV[1]) then return version + 1 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('PUBLISH', KEYS[3], ARGV[4])
+return 0
+"""
+
+# Take a slot and write its node's record in one step, if the slot's holder is the expected one (empty: nobody) or
+# already this node. KEYS claim, node record, nodes, events; ARGV node id, expected holder, record, event.
+_CLAIM = """
+local holder = redis.call('GET', KEYS[1]) or ''
+if holder ~= ARGV[1] then
+  if holder ~= ARGV[2] then return 0 end
+  redis.call('SET', KEYS[1], ARGV[1])
+  redis.call('SET', KEYS[2], ARGV[3])
+  redis.call('SADD', KEYS[3], ARGV[1])
+  redis.call('PUBLISH', KEYS[4], ARGV[4])
+end
+return 1
+"""
+# Replace a node's record only while its status is the expected one. KEYS record, events; ARGV status, record, event.
+_ADVANCE = """
+local old = redis.call('GET', KEYS[1])
+if not old or cjson.decode(old)['status'] ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('PUBLISH', KEYS[2], ARGV[3])
+return 1
+"""
+# Lower a pool and move one of its nodes in one step, so that no reconciler sees the one without the other.
+# KEYS pool, node, events; ARGV version, pool, status, node, event. Answers 1, 0 (status moved on) or -1 - version.
+_RETIRE = """
+local old = redis.call('GET', KEYS[1])
+local version = 0
+if old then version = cjson.decode(old)['version'] or 0 end
+if version ~= tonumber(ARGV[1]) then return -1 - version end
+local node = redis.call('GET', KEYS[2])
+if not node or cjson.decode(node)['status'] ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[4])
+redis.call('PUBLISH', KEYS[3], ARGV[5])
+return 1
+"""
+
+
+class RegistryError(Exception):
+    """Redis did not answer, or refused."""
+
+
+class StaleVersionError(Exception):
+    """Somebody else changed the record in between; `current` is its version now."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"changed by somebody else: its version is {current} now")
+        self.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One full read. `epoch` is empty where Redis has not been filled yet: then the rest means nothing."""
+
+    epoch: str
+    nodes: dict[str, Node] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+
+
+class Registry:
+    """The fleet's shared state. Every method raises RegistryError when Redis does not answer in time.
+
+    In time: within `deadline` seconds, retries and reconnects included.
+    """
+
+    def __init__(self, client: "aioredis.Redis", deadline: float = 0.5) -> None:
+        self._redis = client
+        self._deadline = deadline
+        self._lease = client.register_script(_LEASE)
+        self._release = client.register_script(_RELEASE)
+        self._put_versioned = client.register_script(_PUT_VERSIONED)
+        self._claim = client.register_script(_CLAIM)
+        self._advance = client.register_script(_ADVANCE)
+        self._retire = client.register_script(_RETIRE)
+
+    @classmethod
+    def open(cls, settings: RedisSettings) -> Self:
+        """A registry on a pool of connections; nothing is sent before the first call."""
+        return cls(
+            aioredis.Redis.from_url(
+                settings.url,
+                password=settings.password.get_secret_value() if settings.password else None,
+                protocol=2,  # all we need; RESP3 costs a greeting and maintenance notifications per connection
+                decode_responses=True,
+                encoding_errors="replace",
+                socket_timeout=settings.timeout,
+                socket_connect_timeout=settings.timeout,
+                retry=Retry(NoBackoff(), 1),
+            ),
+            deadline=2 * settings.timeout,
+        )
+
+    async def close(self) -> None:
+        """Close the connections; the registry cannot be used any more."""
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Nothing, or RegistryError."""
+        async with self._call():
+            await self._redis.ping()
+
+    # nodes
+
+    async def put_node(self, node: Node) -> None:
+        await self._put("node", "nodes", node.id, node)
+
+    async def delete_node(self, node_id: str) -> None:
+        await self._delete("node", "nodes", node_id)
+
+    async def node(self, node_id: str) -> Node | None:
+        return (await self._read("node", [node_id], Node)).get(node_id)
+
+    async def nodes(self) -> dict[str, Node]:
+        return await self._read_all("node", "nodes", Node)
+
+    async def advance_node(self, node: Node, expected: NodeStatus) -> bool:
+        """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone."""
+        with _translated():
+            answer = await self._advance(
+                keys=[PREFIX + f"node:{node.id}", EVENTS],
+                args=[expected.value, node.dump(), _event("node", node.id)],
+            )
+        return bool(answer)
+
+    # slots
+
+    async def claim_slot(self, slot: str, node: Node, expected: str) -> bool:
+        """Give `slot` to `node` and store its record, both or neither, if `expected` (a node id, or "" for nobody)
+        holds the slot. True as well where `node` holds it already: then its record is left as it is."""
+        with _translated():
+            answer = await self._claim(
+                keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS],
+                args=[node.id, expected, node.dump(), _event("node", node.id)],
+            )
+        return bool(answer)
+
+    async def release_slot(self, slot: str, node_id: str) -> None:
+        """Free `slot`, if `node_id` still holds it."""
+        with _translated():
+            await self._release(keys=[PREFIX + f"claim:{slot}"], args=[node_id])
+
+    async def claims(self, slots: Iterable[str]) -> dict[str, str]:
+        """Who holds each of `slots`; free ones are left out."""
+        names = list(slots)
+        if not names:
+            return {}
+        with _translated():
+            found = await self._redis.mget([PREFIX + f"claim:{name}" for name in names])
+        return {name: holder for name, holder in zip(names, found, strict=True) if holder}
+
+    # pools
+
+    async def retire(self, pool: Pool, node: Node, expected: NodeStatus) -> bool:
+        """Store `pool` (as put_pool does) together with `node`, whose stored status must be `expected`.
+
+        False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
+        """
+        stored = pool.model_copy(update={"version": pool.version + 1})
+        with _translated():
+            answer = await self._retire(
+                keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS],
+                args=[pool.version, stored.dump(), expected.value, node.dump(), _event("node", node.id)],
+            )
+        if int(answer) < 0:
+            raise StaleVersionError(-1 - int(answer))
+        return bool(answer)
+
+    async def put_pool(self, pool: Pool) -> Pool:
+        """Store `pool` if its `version` is the stored one; returns it with its new version.
+
+        Raises StaleVersionError otherwise.
+        """
+        stored = pool.model_copy(update={"version": pool.version + 1})
+        async with self._call():
+            answer = await self._put_versioned(
+                keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
+                args=[pool.version, stored.dump(), pool.country, _event("pool", pool.country)],
+            )
+        if int(answer):
+            raise StaleVersionError(int(answer) - 1)
+        return stored
+
+    async def pool(self, country: str) -> Pool | None:
+        return (await self._read("pool", [country], Pool)).get(country)
+
+    async def pools(self) -> dict[str, Pool]:
+        return await self._read_all("pool", "pools", Pool)
+
+    # users
+
+    async def put_user(self, user: User) -> None:
+        await self._put("user", "users", user.name, user)
+
+    async def delete_user(self, name: str) -> None:
+        await self._delete("user", "users", name)
+
+    async def users(self) -> dict[str, User]:
+        return await self._read_all("user", "users", User)
+
+    # samples and scores
+
+    async def put_samples(self, machine: str, samples: Iterable[Sample]) -> None:
+        """Write one round of a machine's samples, and that its collector lives."""
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            for sample in samples:
+                pipe.set(PREFIX + f"sample:{sample.node}", sample.dump(), ex=SAMPLE_TTL_S)
+            pipe.set(PREFIX + f"lease:collector:{machine}", "1", ex=COLLECTOR_TTL_S)
+            await pipe.execute()
+
+    async def samples(self, node_ids: Iterable[str]) -> dict[str, Sample]:
+        return await self._read("sample", node_ids, Sample)
+
+    async def collectors(self, machines: Iterable[str]) -> set[str]:
+        """Those of `machines` whose collector wrote within the last 4 s."""
+        names = list(machines)
+        if not names:
+            return set()
+        async with self._call():
+            found = await self._redis.mget([PREFIX + f"lease:collector:{name}" for name in names])
+        return {name for name, value in zip(names, found, strict=True) if value is not None}
+
+    async def put_scores(self, scores: Iterable[Score]) -> None:
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            for score in scores:
+                pipe.set(PREFIX + f"score:{score.node}", score.dump(), ex=SCORE_TTL_S)
+            pipe.publish(EVENTS, _event("scores", ""))
+            await pipe.execute()
+
+    async def scores(self, node_ids: Iterable[str]) -> dict[str, Score]:
+        return await self._read("score", node_ids, Score)
+
+    # epoch, leases, events
+
+    async def epoch(self) -> str:
+        """The registry's epoch, or an empty string."""
+        async with self._call():
+            return str(await self._redis.get(PREFIX + "epoch") or "")
+
+    async def begin_epoch(self) -> None:
+        """Declare the registry complete, if nobody has yet."""
+        async with self._call():
+            await self._redis.set(PREFIX + "epoch", secrets.token_hex(8), nx=True)
+            await self._redis.publish(EVENTS, _event("epoch", ""))
+
+    async def acquire(self, role: str, holder: str, ttl: float) -> bool:
+        """Take or renew the lease of `role` for `ttl` seconds; False while somebody else holds it."""
+        async with self._call():
+            return bool(await self._lease(keys=[PREFIX + f"lease:{role}"], args=[holder, int(ttl * 1000)]))
+
+    async def release(self, role: str, holder: str) -> None:
+        """Give the lease of `role` back, if `holder` still has it."""
+        async with self._call():
+            await self._release(keys=[PREFIX + f"lease:{role}"], args=[holder])
+
+    async def snapshot(self) -> Snapshot:
+        """Everything a gateway chooses by, in two round trips."""
+        async with self._call():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.get(PREFIX + "epoch")
+                for index in ("nodes", "pools", "users"):
+                    pipe.smembers(PREFIX + index)
+                epoch, nodes, pools, users = await pipe.execute()
+            keys = [f"node:{i}" for i in nodes] + [f"score:{i}" for i in nodes]
+            keys += [f"pool:{c}" for c in pools] + [f"user:{n}" for n in users]
+            # Emptied in between, the second half would look like a fleet without nodes.
+            values = cast(list[str | None], await self._redis.mget([PREFIX + key for key in [*keys, "epoch"]]))
+        if not epoch or values.pop() != epoch:
+            return Snapshot(epoch="")
+        found = dict(zip(keys, values, strict=True))
+        return Snapshot(
+            epoch=epoch,
+            nodes=_load_all(found, "node:", Node),
+            scores=_load_all(found, "score:", Score),
+            pools=_load_all(found, "pool:", Pool),
+            users=_load_all(found, "user:", User),
+        )
+
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Changes as they are published, for ever; raises RegistryError within 2 s when the subscription is lost.
+
+        Call it again to go on; what happened in between is not told, so read everything then.
+        """
+        async with self._redis.pubsub() as pubsub:
+            async with self._call():
+                await pubsub.subscribe(EVENTS)
+            asked = False
+            while True:
+                with _translated():
+                    message = await pubsub.get_message(timeout=self._deadline if asked else QUIET_S)
+                if message is None:
+                    if asked:
+                        raise RegistryError("Redis: the subscription is silent")
+                    async with self._call():
+                        await pubsub.ping()
+                    asked = True
+                    continue
+                asked = False
+                if message["type"] == "message":
+                    with contextlib.suppress(ValueError):
+                        yield json.loads(message["data"])
+
+    async def publish(self, kind: str, subject: str, **details: Any) -> None:
+        """Tell everybody that `subject` changed."""
+        async with self._call():
+            await self._redis.publish(EVENTS, _event(kind, subject, **details))
+
+    @contextlib.asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        with _translated():
+            async with asyncio.timeout(self._deadline):
+                yield
+
+    async def _put(self, prefix: str, index: str, name: str, record: Record) -> None:
+        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(PREFIX + f"{prefix}:{name}", record.dump())
+            pipe.sadd(PREFIX + index, name)
+            pipe.publish(EVENTS, _event(prefix, name))
+            await pipe.execute()
+
+    async def _delete(self, prefix: str, index: str, name: str) -> None:
+        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(PREFIX + f"{prefix}:{name}")
+            pipe.srem(PREFIX + index, name)
+            pipe.publish(EVENTS, _event(prefix, name))
+            await pipe.execute()
+
+    async def _read_all(self, prefix: str, index: str, kind: type[R]) -> dict[str, R]:
+        async with self._call():
+            names = await self._redis.smembers(PREFIX + index)
+            return await self._fetch(prefix, sorted(cast(set[str], names)), kind)
+
+    async def _read(self, prefix: str, names: Iterable[str], kind: type[R]) -> dict[str, R]:
+        async with self._call():
+            return await self._fetch(prefix, list(names), kind)
+
+    async def _fetch(self, prefix: str, names: list[str], kind: type[R]) -> dict[str, R]:
+        if not names:
+            return {}
+        values = await self._redis.mget([PREFIX + f"{prefix}:{name}" for name in names])
+        return _load_all(dict(zip(names, cast(list[str | None], values), strict=True)), "", kind)
+
+
+def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[str, R]:
+    records = {}
+    for key, value in found.items():
+        if value is not None and key.startswith(prefix):
+            # A record of an unknown schema is a newer writer's: not ours to use, no reason to fail the rest.
+            with contextlib.suppress(UnknownSchemaError):
+                records[key[len(prefix) :]] = kind.load(value)
+    return records
+
+
+def _event(kind: str, subject: str, **details: Any) -> str:
+    return json.dumps({"schema": 1, "kind": kind, "subject": subject, **details}, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise RegistryError("Redis: no answer in time") from None
+    except (RedisError, OSError) as error:
+        raise RegistryError(f"Redis: {str(error) or type(error).__name__}") from error

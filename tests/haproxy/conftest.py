@@ -1,0 +1,193 @@
+"""A real HAProxy before gateways that the test plays."""
+
+import asyncio
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from deploy.processes import tie_to_parent
+
+CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # PROXY protocol, version 2
+TLV_UNIQUE_ID = 0x05
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Header:
+    """A PROXY v2 header: who called, what they dialled."""
+
+    source: tuple[str, int]
+    target: tuple[str, int]
+    tlvs: dict[int, bytes]
+
+
+async def read_header(reader: asyncio.StreamReader) -> Header:
+    signature, command, family, length = struct.unpack("!12sBBH", await reader.readexactly(16))
+    assert (signature, command, family) == (SIGNATURE, 0x21, 0x11), "not PROXY v2, PROXY, TCP over IPv4"
+    body = await reader.readexactly(length)
+    source, target, source_port, target_port = struct.unpack("!4s4sHH", body[:12])
+    tlvs, rest = {}, body[12:]
+    while rest:
+        kind, size = struct.unpack("!BH", rest[:3])
+        tlvs[kind], rest = rest[3 : 3 + size], rest[3 + size :]
+    return Header((str(IPv4Address(source)), source_port), (str(IPv4Address(target)), target_port), tlvs)
+
+
+@dataclass
+class Gateway:
+    """Accepts connections from HAProxy and hands them to the test; answers GET /ready."""
+
+    ready: bool = True
+    port: int = 0
+    ready_port: int = 0
+    checks: int = 0
+    greeting: bytes = b""
+    accepted: "asyncio.Queue[tuple[Header, asyncio.StreamReader, asyncio.StreamWriter]]" = field(
+        default_factory=asyncio.Queue
+    )
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        proxy = await stack.enter_async_context(await asyncio.start_server(self._proxy, "127.0.0.1", 0))
+        checks = await stack.enter_async_context(await asyncio.start_server(self._check, "127.0.0.1", 0))
+        self.port, self.ready_port = proxy.sockets[0].getsockname()[1], checks.sockets[0].getsockname()[1]
+
+    async def _proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        header = await read_header(reader)
+        writer.write(self.greeting)
+        await self.accepted.put((header, reader, writer))
+
+    async def _check(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.checks += 1
+        ready = self.ready and head.startswith(b"GET /ready HTTP/1.1\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if ready else b"HTTP/1.1 503 Draining\r\n\r\n")
+        writer.close()
+
+
+class HAProxy:
+    """The product's configuration in a HAProxy on a loopback address of its own, as an unprivileged user."""
+
+    def __init__(self, directory: Path, *gateways: Gateway) -> None:
+        self._directory = directory
+        self.address = f"127.{77 + os.getpid() % 100}.{os.getpid() // 100 % 256}.1"
+        self.socket = directory / "haproxy.sock"
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "VPNEXIT_HAPROXY_ADDRESS": self.address,
+            "VPNEXIT_HAPROXY_SOCKET": str(self.socket),
+        }
+        for number, gateway in enumerate(gateways, 1):
+            self.env[f"VPNEXIT_HAPROXY_GATEWAY{number}"] = f"127.0.0.1:{gateway.port}"
+            self.env[f"VPNEXIT_HAPROXY_GATEWAY{number}_READY"] = str(gateway.ready_port)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        parent = os.getpid()
+        config = self._directory / "haproxy.cfg"
+        shutil.copy(CONFIG, config)  # the tree itself may be closed to other users
+        self._directory.chmod(0o777)
+        self.process = subprocess.Popen(  # noqa: PLW1509
+            ["haproxy", "-W", "-db", "-f", str(config)],
+            env=self.env,
+            cwd=self._directory,
+            stderr=(self._directory / "log").open("wb"),
+            user=NOBODY if os.geteuid() == 0 else None,
+            preexec_fn=lambda: tie_to_parent(parent),
+        )
+
+    async def command(self, text: str) -> str:
+        """Ask the runtime API."""
+        reader, writer = await asyncio.open_unix_connection(self.socket)
+        writer.write(text.encode() + b"\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.decode()
+
+    async def states(self) -> list[str]:
+        """UP, DOWN … of each gateway."""
+        rows = (await self.command("show stat -1 4 -1")).splitlines()
+        columns = rows[0].lstrip("# ").split(",")
+        return [row.split(",")[columns.index("status")].split()[0] for row in rows[1:] if row]
+
+    async def wait_for(self, *states: str) -> None:
+        deadline = time.monotonic() + 10
+        seen: list[str] | str = "nothing"
+        while seen != list(states):
+            assert time.monotonic() < deadline, f"{seen} instead of {states}; {self.log()}"
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            await asyncio.sleep(0.02)
+            try:
+                seen = await self.states()
+            except OSError as error:
+                seen = str(error)
+
+    async def dial(
+        self, port: int, source: tuple[str, int] | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.address, port, local_addr=source)
+
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _haproxy_installed() -> None:
+    if shutil.which("haproxy") is None:
+        missing = "haproxy is missing: install Debian's haproxy"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+@pytest.fixture
+async def gateways() -> AsyncIterator[list[Gateway]]:
+    async with AsyncExitStack() as stack:
+        both = [Gateway(), Gateway()]
+        for gateway in both:
+            await gateway.start(stack)
+        yield both
+        for gateway in both:
+            while not gateway.accepted.empty():
+                gateway.accepted.get_nowait()[2].close()
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory that an unprivileged HAProxy may use (pytest's own are closed to others)."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="vx-haproxy-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def haproxy(directory: Path, gateways: list[Gateway]) -> AsyncIterator[HAProxy]:
+    server = HAProxy(directory, *gateways)
+    try:
+        server.start()
+        await server.wait_for("UP", "UP")
+        yield server
+    finally:
+        server.stop()
+        sys.stdout.write(server.log())

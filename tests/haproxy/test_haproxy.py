@@ -1,0 +1,184 @@
+"""haproxy.cfg in a real HAProxy: what arrives at the gateways."""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.find_spec("tests.haproxy.conftest")
+CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
+TLV_UNIQUE_ID = 0x05
+
+
+def check(**env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["haproxy", "-c", "-f", str(CONFIG)],
+        env={"PATH": os.environ["PATH"], **env},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_valid_as_it_is_and_without_warnings() -> None:
+    done = check()
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_eight_gateways() -> None:
+    done = check(**{f"VPNEXIT_HAPROXY_GATEWAY{n}": f"127.0.0.1:{13127 + n}" for n in range(1, 9)})
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("port", [3128, 1080, 10000, 10392, 10840, 10899])
+async def test_gateway_learns_dialled_port_and_client(haproxy, gateways, port: int) -> None:  # type: ignore[no-untyped-def]
+    reader, writer = await haproxy.dial(port, ("127.0.0.9", 0))
+    client = writer.get_extra_info("sockname")
+    writer.write(b"hello")
+    header, inner, answer = await _accepted(gateways)
+    assert header.source == client
+    assert header.target == (haproxy.address, port)
+    assert header.tlvs[TLV_UNIQUE_ID]
+    assert await inner.readexactly(5) == b"hello"
+    answer.write(b"bye")
+    assert await reader.readexactly(3) == b"bye"
+    writer.close()
+    answer.close()
+
+
+async def test_unique_ids_differ(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+    seen = set()
+    for _ in range(5):
+        _, writer = await haproxy.dial(3128)
+        header, _, answer = await _accepted(gateways)
+        seen.add(header.tlvs[TLV_UNIQUE_ID])
+        writer.close()
+        answer.close()
+    assert len(seen) == 5
+
+
+async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+    reader, writer = await haproxy.dial(3128)
+    _, inner, answer = await _accepted(gateways)
+    held = gateways[0] if gateways[0].port == answer.get_extra_info("sockname")[1] else gateways[1]
+    other = gateways[1] if held is gateways[0] else gateways[0]
+
+    held.ready = False
+    await haproxy.wait_for(*("DOWN" if gateway is held else "UP" for gateway in gateways))
+    for _ in range(6):
+        _, new = await haproxy.dial(10392)
+        (await asyncio.wait_for(other.accepted.get(), 5))[2].close()
+        new.close()
+    assert held.accepted.empty()
+
+    writer.write(b"still here")
+    assert await inner.readexactly(10) == b"still here"
+    answer.write(b"yes")
+    assert await reader.readexactly(3) == b"yes"
+
+    held.ready = True
+    await haproxy.wait_for("UP", "UP")
+    writer.close()
+    answer.close()
+
+
+async def test_no_gateway_ready_closes_the_connection(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+    for gateway in gateways:
+        gateway.ready = False
+    await haproxy.wait_for("DOWN", "DOWN")
+    reader, writer = await haproxy.dial(3128)
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_gateway_that_refuses_is_passed_over_before_a_check_notices(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+    gateways[0].greeting = gateways[1].greeting = b"hi"
+    await haproxy.command(f"set server gateways/gateway1 addr 127.0.0.1 port {gateways[1].ready_port + 0}")
+    await haproxy.command("disable health gateways/gateway1")
+    await haproxy.command("set server gateways/gateway1 addr 127.0.0.1 port 1")
+    for _ in range(4):
+        reader, writer = await haproxy.dial(3128)
+        assert await asyncio.wait_for(reader.readexactly(2), 10) == b"hi"
+        writer.close()
+
+
+@pytest.mark.parametrize("first", ["client", "gateway"])
+async def test_half_closed_tunnels_go_on(haproxy, gateways, first: str) -> None:  # type: ignore[no-untyped-def]
+    reader, writer = await haproxy.dial(3128)
+    _, inner, answer = await _accepted(gateways)
+    sides = [(reader, writer), (inner, answer)]
+    (ended_reader, ended), (other_reader, other) = sides if first == "client" else reversed(sides)
+
+    ended.write(b"last words")
+    ended.write_eof()
+    assert await asyncio.wait_for(other_reader.read(), 5) == b"last words"
+    for _ in range(3):
+        other.write(b"x" * 100_000)
+        await asyncio.sleep(0.05)
+    other.write_eof()
+    assert len(await asyncio.wait_for(ended_reader.read(), 5)) == 300_000
+    writer.close()
+    answer.close()
+
+
+async def test_reload_loses_neither_connections_nor_tunnels(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+    gateways[0].greeting = gateways[1].greeting = b"hi"
+    long_reader, long_writer = await haproxy.dial(10392)
+    _, long_inner, long_answer = await _accepted(gateways)
+    assert await long_reader.readexactly(2) == b"hi"
+    workers = {await _worker(haproxy)}
+
+    async def load() -> int:
+        count = 0
+        while len(workers) < 4:
+            reader, writer = await haproxy.dial(3128)
+            assert await reader.readexactly(2) == b"hi"
+            writer.close()
+            (await _accepted(gateways))[2].close()
+            count += 1
+        return count
+
+    async def reload() -> None:
+        while len(workers) < 4:
+            before = len(workers)
+            haproxy.process.send_signal(signal.SIGUSR2)
+            async with asyncio.timeout(10):
+                while len(workers) == before:
+                    await asyncio.sleep(0.05)
+                    with contextlib.suppress(OSError):
+                        workers.add(await _worker(haproxy))
+
+    done, _ = await asyncio.gather(load(), reload())
+    assert done > 20
+    long_writer.write(b"still here")
+    assert await long_inner.readexactly(10) == b"still here"
+    long_writer.close()
+    long_answer.close()
+
+
+async def test_fits_into_20000_descriptors(haproxy) -> None:  # type: ignore[no-untyped-def]
+    info = dict(line.split(": ", 1) for line in (await haproxy.command("show info")).splitlines() if ": " in line)
+    assert int(info["Maxconn"]) == 9500
+    assert int(info["Maxsock"]) <= 20_000
+
+
+async def _worker(haproxy) -> str:  # type: ignore[no-untyped-def]
+    info = await haproxy.command("show info")
+    return next(line for line in info.splitlines() if line.startswith("Pid: "))
+
+
+async def _accepted(gateways):  # type: ignore[no-untyped-def]
+    """The next connection at either gateway."""
+    waiting = [asyncio.create_task(gateway.accepted.get()) for gateway in gateways]
+    done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    assert done, "nothing arrived"
+    return done.pop().result()
