@@ -41,22 +41,19 @@ def choose(
     strategy: Strategy,
     *,
     rng: Rng,
-    turn: int = 0,
+    counter: int = 0,
     exclude: Collection[str] = (),
-) -> Candidate:
-    """The node for one connection.
+) -> Candidate | None:
+    """The node for one connection, None where none is left.
 
-    `turn` is the number of choices made before in this pool (round robin); `exclude` the nodes already tried.
-
-    Raises:
-        LookupError: no candidate is left.
+    `counter` is the number of choices made before in this pool (round robin); `exclude` the nodes already tried.
     """
     usable = _usable(candidates, exclude)
-    if len(usable) == 1:
-        return usable[0]
+    if len(usable) < 2:
+        return usable[0] if usable else None
     match strategy:
         case Strategy.ROUND_ROBIN:
-            return sorted(usable, key=lambda candidate: candidate.node)[turn % len(usable)]
+            return sorted(usable, key=lambda candidate: candidate.node)[counter % len(usable)]
         case Strategy.LEAST_CONNECTIONS:
             fewest = min(candidate.in_flight for candidate in usable)
             return _any([candidate for candidate in usable if candidate.in_flight == fewest], rng)
@@ -68,29 +65,19 @@ def choose(
             return _two_choices(usable, rng)
 
 
-def pick_sticky(session_key: str, candidates: Sequence[Candidate], exclude: Collection[str] = ()) -> Candidate:
-    """The node of a session by rendezvous hashing: every gateway picks the same one without asking.
+def pick_sticky(session_key: str, candidates: Sequence[Candidate], exclude: Collection[str] = ()) -> Candidate | None:
+    """The node of a session by rendezvous hashing (None where none is left): every gateway picks the same one.
 
     Only the node ids count, not the scores: a session stays while its node is among the candidates.
-
-    Raises:
-        LookupError: no candidate is left.
     """
-    left = _left(candidates, exclude)
-    return max(left, key=lambda candidate: (_weight(session_key, candidate.node), candidate.node))
+    left = [candidate for candidate in candidates if candidate.node not in exclude]
+    return max(left, key=lambda candidate: (_weight(session_key, candidate.node), candidate.node), default=None)
 
 
 def _usable(candidates: Sequence[Candidate], exclude: Collection[str]) -> list[Candidate]:
-    left = _left(candidates, exclude)
+    left = [candidate for candidate in candidates if candidate.node not in exclude]
     healthy = [candidate for candidate in left if candidate.healthy]
     return healthy or left
-
-
-def _left(candidates: Sequence[Candidate], exclude: Collection[str]) -> list[Candidate]:
-    left = [candidate for candidate in candidates if candidate.node not in exclude]
-    if not left:
-        raise LookupError("no candidate is left")
-    return left
 
 
 def _any(usable: Sequence[Candidate], rng: Rng) -> Candidate:

@@ -6,7 +6,7 @@ standard library is not enough: it is true for NAT64 forms of 127.0.0.1, for 6to
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from gateway.wire.base import MAX_PORT, Address, WireError

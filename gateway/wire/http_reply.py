@@ -8,15 +8,11 @@ from health.reasons import WIRE, Reason
 PROXY_NAME = "vpnexit"
 MAX_DETAIL = 500  # characters
 
-Field = tuple[bytes, bytes]
-
-_CHALLENGE = (b"Proxy-Authenticate", f'Basic realm="{PROXY_NAME}", charset="UTF-8"'.encode())  # RFC 7617 section 2.1
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_CONTROL = bytes((*range(32), 127))
-_TO_SPACE = bytes.maketrans(_CONTROL, b" " * len(_CONTROL))
+_CHALLENGE = ("Proxy-Authenticate", f'Basic realm="{PROXY_NAME}", charset="UTF-8"')  # RFC 7617 section 2.1
+_FRAMING = frozenset(("content-length", "transfer-encoding"))
 
 
-def connect_response(headers: Iterable[Field] = ()) -> bytes:
+def connect_response(headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """The answer to a CONNECT whose target is connected. `headers` tell the exit (X-Exit-Node, X-Exit-Country).
 
     Raises:
@@ -29,12 +25,12 @@ def connect_response(headers: Iterable[Field] = ()) -> bytes:
 
 
 def error_response(
-    reason: Reason, detail: str, proxy_status: str, headers: Iterable[Field] = (), *, head_only: bool = False
+    reason: Reason, detail: str = "", headers: Iterable[tuple[str, str]] = (), *, head_only: bool = False
 ) -> bytes:
     """A complete HTTP/1.1 error answer in plain words, after which the connection closes.
 
-    The status comes from `reason`; `proxy_status` is the error type of RFC 9209 section 2.3; `head_only` leaves the
-    body out, as the answer to HEAD must. Control characters in fields become spaces.
+    Status and Proxy-Status error type (RFC 9209 section 2.3) come from `reason`; `head_only` leaves the body out, as
+    the answer to HEAD must. What a field cannot hold becomes `?`.
     """
     wire = WIRE[reason]
     detail = detail[:MAX_DETAIL]
@@ -42,13 +38,13 @@ def error_response(
     status = f"{wire.http} {HTTPStatus(wire.http).phrase}"
     body = f"{status}\n{words}\n".encode(errors="replace")
     fields = [
-        (b"Content-Type", b"text/plain; charset=utf-8"),
-        (b"Content-Length", str(len(body)).encode()),
-        (b"Cache-Control", b"no-store"),
-        (b"Proxy-Status", _proxy_status(proxy_status, detail).encode()),
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Proxy-Status", _proxy_status(wire.proxy_status, detail)),
         *([_CHALLENGE] if wire.http == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED else []),
         *headers,
-        (b"Connection", b"close"),
+        ("Connection", "close"),
     ]
     head = _head(status, fields)
     return head if head_only else head + body
@@ -56,9 +52,7 @@ def error_response(
 
 def sf_string(text: str) -> str:
     """`text` as a structured-field string (RFC 8941 section 3.3.3); what it cannot hold becomes `?`."""
-    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
-    escaped = printable.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + _printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _proxy_status(error: str, detail: str) -> str:
@@ -66,6 +60,10 @@ def _proxy_status(error: str, detail: str) -> str:
     return f"{status}; details={sf_string(detail)}" if detail else status
 
 
-def _head(status: str, fields: Iterable[Field]) -> bytes:
-    lines = [b"HTTP/1.1 " + status.encode(), *(name + b": " + value.translate(_TO_SPACE) for name, value in fields)]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+def _head(status: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {_printable(value)}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("ascii")
+
+
+def _printable(text: str) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in text)

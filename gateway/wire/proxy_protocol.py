@@ -21,7 +21,7 @@ MAX_UNIQUE_ID = 128  # section 2.2.5
 _V2_FIXED = 16
 _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL = 0x02, 0x03, 0x05, 0x20
 _ADDRESS_BYTES = {1: 12, 2: 36, 3: 216}
-_V1_BYTES = re.compile(rb"[\x20-\x7e]*\r?")
+_V1_LINE = re.compile(rb"[\x20-\x7e]*")
 _PORT = re.compile("0|[1-9][0-9]{0,4}")
 
 
@@ -61,7 +61,8 @@ def _refuse(detail: str) -> WireError:
 
 def _parse_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
     line, end, _ = data.partition(b"\r\n")
-    if not b"PROXY ".startswith(line[:6]) or not _V1_BYTES.fullmatch(line):
+    text = line if end else line.removesuffix(b"\r")
+    if not b"PROXY ".startswith(line[:6]) or not _V1_LINE.fullmatch(text):
         raise _refuse("not a line of printable ASCII that begins with 'PROXY '")
     if end:
         return _v1_header(line.decode("ascii").split(" ")), len(line) + 2

@@ -1,0 +1,182 @@
+"""A real gateway process in front of exits that live in network namespaces of their own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from health.model import Node, NodeStatus
+from health.registry import Registry
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MACHINE = "testbench"
+NAMES = {"origin.test": ["127.0.0.1"], "mixed.test": ["127.0.0.1", "10.9.9.9"], "private.test": ["10.9.9.9"]}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10, what: str = "condition") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+
+
+class Exit:
+    """One stand-in exit: an agent and an origin in a namespace of their own."""
+
+    def __init__(self, node_id: str, directory: Path) -> None:
+        self.id = node_id
+        self.socket = directory / f"{node_id}.sock"
+        inner = f'ip link set lo up && exec {sys.executable} {HERE / "exit_stand_in.py"} "$@"'
+        self.process = subprocess.Popen(
+            ["unshare", "-n", "sh", "-c", inner, "exit", node_id, str(self.socket), json.dumps(NAMES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the stand-in exit did not start"
+        self._origin = int(json.loads(line)["origin"])
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """What a killed container looks like: agent gone, sockets orphaned."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        os.kill(self._origin, signal.SIGKILL)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class Gateway:
+    """One real gateway process."""
+
+    def __init__(self, redis_url: str, directory: Path, **settings: object) -> None:
+        self.port, self.metrics_port = free_port(), free_port()
+        self.log = directory / f"gateway-{self.port}.log"
+        given = {
+            "listen": [f"127.0.0.1:{self.port}"],
+            "metrics_listen": f"127.0.0.1:{self.metrics_port}",
+            "allow_targets": ["127.0.0.0/8"],
+            "drain_timeout": 5,
+            **settings,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    str(HERE / "run_gateway.py"),
+                    json.dumps(given),
+                    json.dumps({"url": redis_url}),
+                    MACHINE,
+                ],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stderr=log,
+            )
+        wait_for(self.ready, what="gateway ready")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
+            return str(answer.read().decode())
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def resident_kib(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+    def lines(self) -> list[dict[str, object]]:
+        """The connection log so far."""
+        parsed = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        return [line for line in parsed if line.get("event") == "connection"]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def curl(*arguments: str, timeout: float = 10) -> subprocess.CompletedProcess[str]:
+    """Real curl, silent, with a time-out."""
+    return subprocess.run(["curl", "-sS", "-m", str(timeout), *arguments], capture_output=True, text=True, check=False)
+
+
+async def serve(registry: Registry, *exits: Exit, generation: int = 1) -> None:
+    """Record each exit as admitted."""
+    for exit_ in exits:
+        await registry.put_node(
+            Node(
+                id=exit_.id,
+                country=exit_.id[:2],
+                kind="vpn",
+                machine=MACHINE,
+                status=NodeStatus.SERVING,
+                agent=str(exit_.socket),
+                generation=generation,
+                exit_ip="127.0.0.1",
+            )
+        )
+
+
+async def chosen(gateway: Gateway, country: str, expected: int = 200, seconds: float = 5) -> str:
+    """Ask for the origin's page until the status is `expected`; returns the body."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = await asyncio.to_thread(
+            curl,
+            "-x",
+            f"http://u-country-{country}:x@127.0.0.1:{gateway.port}",
+            "-w",
+            "\n%{http_code}",
+            "http://origin.test/",
+        )
+        body, _, status = answer.stdout.rpartition("\n")
+        if status == str(expected):
+            return body.strip()
+        assert time.monotonic() < deadline, f"{answer.stdout!r} {answer.stderr!r}, expected {expected}"
+        await asyncio.sleep(0.05)
