@@ -3,7 +3,6 @@
 CONNECT carries its target in authority-form (RFC 9112 section 3.2.3), any other method in absolute-form (3.2.2).
 """
 
-import base64
 import binascii
 import re
 
@@ -69,7 +68,7 @@ def credentials(head: Head) -> tuple[str, str] | None:
     if scheme.lower() != b"basic":
         raise WireError(Reason.AUTH_REQUIRED, "Proxy-Authorization: only the Basic scheme is supported")
     try:
-        user, colon, password = base64.b64decode(token.strip(b" "), validate=True).partition(b":")
+        user, colon, password = binascii.a2b_base64(token.strip(b" "), strict_mode=True).partition(b":")
     except binascii.Error:
         raise _refuse("Proxy-Authorization is not valid base64") from None
     if not colon:
