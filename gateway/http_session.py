@@ -19,6 +19,7 @@ KEEP_ALIVE_S = 75.0
 async def serve_http(session: Session) -> None:
     """Answer requests until one becomes a tunnel, is refused, or the client leaves."""
     plain = PlainHttp(session)
+    head = None
     try:
         while True:
             head = await _read_head(session, first=not plain.used)
@@ -32,21 +33,22 @@ async def serve_http(session: Session) -> None:
         if not plain.used:
             raise
     except WireError as error:
-        await session.refuse(refusal(session, error))
+        await session.refuse(refusal(session, error, head))
         raise
     except TimeoutError:
         if plain.used and not session.data:
             return
         late = WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time")
-        await session.refuse(refusal(session, late))
+        await session.refuse(refusal(session, late, head))
         raise late from None
     finally:
         plain.close()
 
 
-def refusal(session: Session, error: WireError) -> bytes:
-    """The error response for the client. Nothing of the request is repeated in it."""
-    return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)])
+def refusal(session: Session, error: WireError, head: Head | None) -> bytes:
+    """The error response for the client; without a body where `head` asked for none."""
+    head_only = head is not None and head.method == b"HEAD"
+    return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)], head_only=head_only)
 
 
 async def _read_head(session: Session, *, first: bool) -> Head:

@@ -188,7 +188,7 @@ class _Exchange:
             elif isinstance(event, h11.Data):
                 await self._send(dialled, target.send(h11.Data(data=event.data)))
             elif isinstance(event, h11.EndOfMessage):
-                await self._send(dialled, target.send(h11.EndOfMessage(headers=event.headers)))
+                await self._send(dialled, target.send(h11.EndOfMessage()))
                 return
             else:
                 return
@@ -214,7 +214,7 @@ class _Exchange:
             elif isinstance(event, h11.Data):
                 await self._to_client(h11.Data(data=event.data))
             elif isinstance(event, h11.EndOfMessage):
-                await self._to_client(h11.EndOfMessage(headers=event.headers))
+                await self._to_client(h11.EndOfMessage())
                 return
             else:
                 raise self._failed(Reason.TARGET_RESET)

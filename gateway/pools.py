@@ -171,7 +171,9 @@ class Fleet:
             if pin is not None and pin.expires > now and want.strict:
                 self._pins[key] = pin
                 raise WireError(Reason.NO_NODE, f"the node {pin.node} of this strict session is not serving")
-            chosen = self._node(balance.pick_sticky(key, self._candidates(nodes)))
+            candidates = self._candidates(nodes)
+            healthy = [candidate for candidate in candidates if candidate.healthy]
+            chosen = self._node(balance.pick_sticky(key, healthy or candidates))
         self._pins[key] = _Pin(chosen.id, now + (want.ttl or DEFAULT_SESSION_TTL_S))
         if len(self._pins) > SESSIONS_KEPT:
             self._pins.popitem(last=False)

@@ -22,7 +22,7 @@ from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.relay import PipePool, Relay
-from gateway.want import Want, merge, parse_username
+from gateway.want import Want, merge, parse_username, split_username
 from gateway.wire import proxy_protocol, socks
 from gateway.wire.base import Target, WireError
 from gateway.wire.sniff import Kind, sniff
@@ -112,15 +112,14 @@ class Session:
 
         Raises WireError.
         """
-        named = Want()
         self.user, self.user_name = None, ""
-        if credentials is not None:
-            self.user_name, named = parse_username(credentials[0])
         if self.must_authenticate:
             if credentials is None:
                 raise WireError(Reason.AUTH_REQUIRED, "this proxy needs a user name and a password")
-            users = self.worker.fleet.snapshot.users
-            self.user = await self.worker.auth.check(users, self.user_name, credentials[1])
+            # The password first: whoever does not know it learns nothing, and pays the same, whatever the name says.
+            name, _ = split_username(credentials[0])
+            self.user = await self.worker.auth.check(self.worker.fleet.snapshot.users, name, credentials[1])
+        self.user_name, named = parse_username(credentials[0] if credentials else "")
         country = countries.from_port(self.destination[1])
         want = merge(named, Want(country=country))
         if want.country is None and want.node is None:

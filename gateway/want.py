@@ -6,6 +6,7 @@ unknown or there twice, and sources that disagree, are errors.
 
 import re
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 from gateway.wire.base import WireError, shown
 from health import countries
@@ -36,6 +37,10 @@ class Want:
     strict: bool = False
 
 
+_NOTHING = Want()
+_FIELDS = tuple(field.name for field in fields(Want))
+
+
 def parse_username(text: str) -> tuple[str, Want]:
     """The user's name and what the rest of a proxy user name wants. An empty text is nobody, who wants nothing.
 
@@ -54,6 +59,7 @@ def split_username(text: str) -> tuple[str, str | None]:
     return user, want_text if dash else None
 
 
+@lru_cache(maxsize=4096)
 def parse_want(text: str | None) -> Want:
     """Read what follows the first dash of a proxy user name: `country-jp-city-tokyo-strict`.
 
@@ -61,7 +67,7 @@ def parse_want(text: str | None) -> Want:
         WireError: BAD_WANT, saying what is wrong.
     """
     if text is None:
-        return Want()
+        return _NOTHING
     if len(text) > MAX_TEXT:
         raise _refuse(f"the user name is longer than {MAX_TEXT} characters")
     given = _pairs(text.split("-"))
@@ -84,10 +90,13 @@ def merge(*wants: Want) -> Want:
     Raises:
         WireError: BAD_WANT, naming both values.
     """
-    merged = Want()
-    for want in wants:
-        for field in fields(Want):
-            merged = _merge_field(merged, want, field.name)
+    speaking = [want for want in wants if want != _NOTHING]
+    if len(speaking) < 2:
+        return speaking[0] if speaking else _NOTHING
+    merged = speaking[0]
+    for want in speaking[1:]:
+        for name in _FIELDS:
+            merged = _merge_field(merged, want, name)
     return _consistent(merged)
 
 

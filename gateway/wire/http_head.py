@@ -16,9 +16,8 @@ MAX_FIELDS = 256
 _END = b"\r\n\r\n"
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])" % _TOKEN)
-_NAME = re.compile(_TOKEN)
-# A control character, CR without LF, LF without CR. A CR at the very end may still get its LF.
-_BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
+_TOKEN_BYTES = bytes(byte for byte in range(128) if re.fullmatch(_TOKEN, bytes((byte,))))
+_HEAD_BYTES = b"\t\r\n" + bytes((*range(0x20, 0x7F), *range(0x80, 0x100)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def parse_head(data: bytes | bytearray, scanned: int = 0) -> Head | None:
     """
     end = data.find(_END, max(0, _start(data), scanned - 3), MAX_HEAD)
     limit = MAX_HEAD if end < 0 else end + len(_END)
-    if _BROKEN.search(data, max(0, scanned - 1), min(limit, len(data))):
+    if _broken(bytes(data[_unseen(data, scanned) : limit])):
         raise _refuse("the request head holds a control character or a line that does not end with CR LF")
     if end >= 0:
         return _parse_lines(bytes(data[_start(data) : end]).split(b"\r\n"), end + len(_END))
@@ -71,6 +70,19 @@ def _refuse(detail: str) -> WireError:
 
 def _start(data: bytes | bytearray) -> int:
     return 2 if data.startswith(b"\r\n") else 0
+
+
+def _unseen(data: bytes | bytearray, scanned: int) -> int:
+    """Where the scan goes on: a CR is looked at again together with what follows it."""
+    return scanned - 1 if scanned and data[scanned - 1] == 0x0D else scanned
+
+
+def _broken(part: bytes) -> bool:
+    """Whether `part` holds a control character, an LF without CR, or a CR without LF that is not its last byte."""
+    if part.translate(None, _HEAD_BYTES):
+        return True
+    pairs = part.count(b"\r\n")
+    return part.count(b"\n") != pairs or part.count(b"\r") - part.endswith(b"\r") != pairs
 
 
 def _parse_lines(lines: list[bytes], consumed: int) -> Head:
@@ -90,6 +102,6 @@ def _parse_lines(lines: list[bytes], consumed: int) -> Head:
 def _parse_fields(lines: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not _NAME.fullmatch(name):
+        if not colon or not name or name.translate(None, _TOKEN_BYTES):
             raise _refuse("a header line is not 'name: value' (a folded line, or a space before the colon?)")
         yield name, value.strip(b" \t")
