@@ -247,6 +247,14 @@ async def _probe(probe: Probe) -> bool:
         return False
 
 
+def follow_parent() -> None:
+    """From now on this process gets SIGTERM when the program that started it ends."""
+    parent = os.getppid()
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def _output(log: Path | None) -> Iterator[BinaryIO | None]:
     if log is None:

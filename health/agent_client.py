@@ -4,7 +4,6 @@ Trusts nothing: the peer must run under the agent's user id, truncated control d
 that lives in our own network namespace is closed, never used (it would leave from this machine).
 """
 
-import array
 import asyncio
 import ipaddress
 import math
@@ -16,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from health.agent import protocol
+from health.handover import HandoverError, adopt, close_all, received
 
-SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
 _FAMILY = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _TYPE = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}
 _ANCILLARY = socket.CMSG_SPACE(253 * 4)
@@ -125,22 +124,17 @@ class AgentClient:
         Raises AgentError, also when one turns out to live in our own namespace or to be of another kind.
         """
         message, fds = await self._ask({"op": "sockets", "family": family, "type": kind, "n": count}, timeout)
-        made: list[socket.socket] = []
         try:
             generation = _whole(message.get("generation", 0))
             if not 1 <= len(fds) <= count:
                 raise AgentError(f"agent handed over {len(fds)} sockets, asked for {count}")
-            own = own_netns_cookie()
-            while fds:
-                made.append(socket.socket(fileno=fds[-1]))
-                fds.pop()
-                _accept(made[-1], own, _FAMILY[family], _TYPE[kind])
-        except (AgentError, OSError) as error:
-            _close_all(fds)
-            for sock in made:
-                sock.close()
+        except AgentError:
+            close_all(fds)
+            raise
+        try:
+            return generation, adopt(fds, _FAMILY[family], _TYPE[kind])
+        except HandoverError as error:
             raise AgentError(str(error)) from None
-        return generation, made
 
     async def resolve(self, name: str, family: str = "inet", timeout: float = 5.0) -> Addresses:
         """Look `name` up through the tunnel's DNS. At most 32 addresses, each a number of the family asked for."""
@@ -170,7 +164,7 @@ class AgentClient:
 
     async def _tell(self, message: dict[str, Any], timeout: float) -> dict[str, Any]:
         answer, fds = await self._ask(message, timeout)
-        _close_all(fds)
+        close_all(fds)
         return answer
 
     async def _ask(self, message: dict[str, Any], timeout: float) -> tuple[dict[str, Any], list[int]]:
@@ -187,19 +181,21 @@ class AgentClient:
                 raise AgentError("agent does not read") from None
             except OSError as error:
                 raise AgentError(f"agent is gone: {error.strerror}") from None
+            except protocol.ProtocolError as error:
+                raise AgentError(str(error)) from None
             async with asyncio.timeout(timeout):
                 answer, fds = await future
         except BaseException as error:
             # The answer may come in the very turn in which we give up: its descriptors would be nobody's.
             if future.done() and not future.cancelled() and future.exception() is None:
-                _close_all(future.result()[1])
+                close_all(future.result()[1])
             if isinstance(error, TimeoutError):
                 raise AgentError(f"agent did not answer within {timeout:g} s") from None
             raise
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
-            _close_all(fds)
+            close_all(fds)
             raise AgentError(str(answer["error"])[:200])
         return answer, fds
 
@@ -216,15 +212,15 @@ class AgentClient:
             except OSError as error:
                 self._lost(str(error.strerror))
                 return
-            fds = _descriptors(control)
+            fds = received(control)
             if not data or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-                _close_all(fds)
+                close_all(fds)
                 self._lost("agent closed" if not data else "truncated message")
                 return
             try:
                 message = protocol.decode(data)
             except protocol.ProtocolError as error:
-                _close_all(fds)
+                close_all(fds)
                 self._lost(str(error))
                 return
             self._dispatch(message, fds)
@@ -236,7 +232,7 @@ class AgentClient:
             self._early = None
             future.set_result((message, fds))
             return
-        _close_all(fds)
+        close_all(fds)
         if number is not None or op not in ("up", "down"):
             return
         try:
@@ -264,12 +260,6 @@ class AgentClient:
             self._on_close()
 
 
-def own_netns_cookie() -> int:
-    """The cookie of this process's network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return _netns_cookie(probe)
-
-
 def _connect(sock: socket.socket, path: str) -> None:
     # sun_path holds 108 bytes; a directory handle keeps long state directories usable.
     if len(os.fsencode(path)) < 108:
@@ -280,18 +270,6 @@ def _connect(sock: socket.socket, path: str) -> None:
         sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
     finally:
         os.close(directory)
-
-
-def _accept(sock: socket.socket, own: int, family: int, kind: int) -> None:
-    if _netns_cookie(sock) == own:
-        raise AgentError("agent handed over a socket of this machine's own network namespace")
-    if (sock.family, sock.type) != (family, kind):
-        raise AgentError("agent handed over a socket of another kind")
-    sock.setblocking(False)
-
-
-def _netns_cookie(sock: socket.socket) -> int:
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
 
 def _whole(value: object) -> int:
@@ -314,16 +292,3 @@ def _address(text: str, version: int) -> str:
     if address is None or address.version != version or "%" in text:
         raise AgentError("agent answered nonsense: an address is wrong")
     return str(address)
-
-
-def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array.array("i")
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

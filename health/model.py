@@ -166,7 +166,7 @@ class User(Record):
     """A proxy user. The password is stored as an argon2id hash only."""
 
     name: UserName
-    password_hash: str
+    password_hash: Annotated[str, Field(repr=False)]
     allowed_countries: tuple[Country, ...] = ()
     default_country: Country | None = None
 

@@ -33,6 +33,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from health import registry_scripts
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
 
@@ -44,71 +45,6 @@ SCORE_TTL_S = 600
 # A subscription says nothing while nothing happens: asked after so many seconds whether it is still there.
 QUIET_S = 1.0
 R = TypeVar("R", bound=Record)
-
-# Acquire or renew in one step: ours or nobody's. KEYS[1] lease, ARGV holder, ttl in ms.
-_LEASE = """
-local holder = redis.call('GET', KEYS[1])
-if holder == false or holder == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return 1
-end
-return 0
-"""
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-# Replace a versioned record only if its version is the expected one (0: not there yet). A record of another schema is
-# a newer writer's and stays.
-_PUT_VERSIONED = """
-local stored = redis.call('GET', KEYS[1])
-local version = 0
-if stored then
-  local ok, old = pcall(cjson.decode, stored)
-  if not ok or type(old) ~= 'table' or old['schema'] ~= 1 then
-    return redis.error_reply('ERR the stored record is of another version of this program')
-  end
-  version = old['version'] or 0
-end
-if version ~= tonumber(ARGV[1]) then return version + 1 end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('SADD', KEYS[2], ARGV[3])
-redis.call('PUBLISH', KEYS[3], ARGV[4])
-return 0
-"""
-
-# Take a slot and write its node's record in one step, if the slot's holder is the expected one (empty: nobody) or
-# already this node. KEYS claim, node record, nodes, events; ARGV node id, expected holder, record, event.
-_CLAIM = """
-local holder = redis.call('GET', KEYS[1]) or ''
-if holder ~= ARGV[1] then
-  if holder ~= ARGV[2] then return 0 end
-  redis.call('SET', KEYS[1], ARGV[1])
-  redis.call('SET', KEYS[2], ARGV[3])
-  redis.call('SADD', KEYS[3], ARGV[1])
-  redis.call('PUBLISH', KEYS[4], ARGV[4])
-end
-return 1
-"""
-# Replace a node's record only while its status is the expected one. KEYS record, events; ARGV status, record, event.
-_ADVANCE = """
-local old = redis.call('GET', KEYS[1])
-if not old or cjson.decode(old)['status'] ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('PUBLISH', KEYS[2], ARGV[3])
-return 1
-"""
-# Lower a pool and move one of its nodes in one step, so that no reconciler sees the one without the other.
-# KEYS pool, node, events; ARGV version, pool, status, node, event. Answers 1, 0 (status moved on) or -1 - version.
-_RETIRE = """
-local old = redis.call('GET', KEYS[1])
-local version = 0
-if old then version = cjson.decode(old)['version'] or 0 end
-if version ~= tonumber(ARGV[1]) then return -1 - version end
-local node = redis.call('GET', KEYS[2])
-if not node or cjson.decode(node)['status'] ~= ARGV[3] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[2], ARGV[4])
-redis.call('PUBLISH', KEYS[3], ARGV[5])
-return 1
-"""
 
 
 class RegistryError(Exception):
@@ -143,12 +79,12 @@ class Registry:
     def __init__(self, client: "aioredis.Redis", deadline: float = 0.5) -> None:
         self._redis = client
         self._deadline = deadline
-        self._lease = client.register_script(_LEASE)
-        self._release = client.register_script(_RELEASE)
-        self._put_versioned = client.register_script(_PUT_VERSIONED)
-        self._claim = client.register_script(_CLAIM)
-        self._advance = client.register_script(_ADVANCE)
-        self._retire = client.register_script(_RETIRE)
+        self._lease = client.register_script(registry_scripts.LEASE)
+        self._release = client.register_script(registry_scripts.RELEASE)
+        self._put_versioned = client.register_script(registry_scripts.PUT_VERSIONED)
+        self._claim = client.register_script(registry_scripts.CLAIM)
+        self._advance = client.register_script(registry_scripts.ADVANCE)
+        self._retire = client.register_script(registry_scripts.RETIRE)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:
@@ -192,7 +128,7 @@ class Registry:
 
     async def advance_node(self, node: Node, expected: NodeStatus) -> bool:
         """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone."""
-        with _translated():
+        async with self._call():
             answer = await self._advance(
                 keys=[PREFIX + f"node:{node.id}", EVENTS],
                 args=[expected.value, node.dump(), _event("node", node.id)],
@@ -204,7 +140,7 @@ class Registry:
     async def claim_slot(self, slot: str, node: Node, expected: str) -> bool:
         """Give `slot` to `node` and store its record, both or neither, if `expected` (a node id, or "" for nobody)
         holds the slot. True as well where `node` holds it already: then its record is left as it is."""
-        with _translated():
+        async with self._call():
             answer = await self._claim(
                 keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS],
                 args=[node.id, expected, node.dump(), _event("node", node.id)],
@@ -213,7 +149,7 @@ class Registry:
 
     async def release_slot(self, slot: str, node_id: str) -> None:
         """Free `slot`, if `node_id` still holds it."""
-        with _translated():
+        async with self._call():
             await self._release(keys=[PREFIX + f"claim:{slot}"], args=[node_id])
 
     async def claims(self, slots: Iterable[str]) -> dict[str, str]:
@@ -221,8 +157,8 @@ class Registry:
         names = list(slots)
         if not names:
             return {}
-        with _translated():
-            found = await self._redis.mget([PREFIX + f"claim:{name}" for name in names])
+        async with self._call():
+            found = cast(list[str | None], await self._redis.mget([PREFIX + f"claim:{name}" for name in names]))
         return {name: holder for name, holder in zip(names, found, strict=True) if holder}
 
     # pools
@@ -233,10 +169,10 @@ class Registry:
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
         stored = pool.model_copy(update={"version": pool.version + 1})
-        with _translated():
+        async with self._call():
             answer = await self._retire(
-                keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS],
-                args=[pool.version, stored.dump(), expected.value, node.dump(), _event("node", node.id)],
+                keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
+                args=[pool.version, stored.dump(), expected.value, node.dump(), _event("node", node.id), pool.country],
             )
         if int(answer) < 0:
             raise StaleVersionError(-1 - int(answer))
@@ -372,9 +308,9 @@ class Registry:
                     asked = True
                     continue
                 asked = False
-                if message["type"] == "message":
-                    with contextlib.suppress(ValueError):
-                        yield json.loads(message["data"])
+                event = _told(message)
+                if event is not None:
+                    yield event
 
     async def publish(self, kind: str, subject: str, **details: Any) -> None:
         """Tell everybody that `subject` changed."""
@@ -429,6 +365,16 @@ def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[
 
 def _event(kind: str, subject: str, **details: Any) -> str:
     return json.dumps({"schema": 1, "kind": kind, "subject": subject, **details}, separators=(",", ":"))
+
+
+def _told(message: dict[str, Any]) -> dict[str, Any] | None:
+    if message["type"] != "message":
+        return None
+    try:
+        event = json.loads(message["data"])
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 @contextlib.contextmanager

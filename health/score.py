@@ -21,7 +21,7 @@ empties it at once; a tunnel that is still starting keeps it at the start.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from health.model import Sample, Score, Tunnel
 

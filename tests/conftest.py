@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ class RedisServer:
 
     def __init__(self, binary: str) -> None:
         self._binary = binary
-        self._directory = tempfile.mkdtemp(prefix="vx-redis-")
+        self.directory = tempfile.mkdtemp(prefix="vx-redis-")
         self._process: subprocess.Popen[bytes] | None = None
-        self.path = os.path.join(self._directory, "redis.sock")
+        self.path = os.path.join(self.directory, "redis.sock")
         self.url = f"unix://{self.path}"
 
     @property
@@ -54,22 +55,21 @@ class RedisServer:
         return self._process.pid
 
     def start(self, *options: str) -> None:
-        """Start it (empty) and wait until it answers; `options` as on redis-server's command line."""
+        """Start it and wait until it answers; `options` as on redis-server's command line."""
         assert not self.running, "already running"
-        log = os.path.join(self._directory, "redis.log")
+        log = os.path.join(self.directory, "redis.log")
         command = [self._binary, "--port", "0", "--unixsocket", self.path, "--unixsocketperm", "700"]
-        command += ["--save", "", "--appendonly", "no", "--dir", self._directory, "--logfile", log, *options]
+        command += ["--save", "", "--appendonly", "no", "--dir", self.directory, "--logfile", log, *options]
         self._process = subprocess.Popen(command, preexec_fn=_die_with_parent)  # noqa: PLW1509
         deadline = time.monotonic() + 20
         while True:
-            try:
-                assert self.command("PING") == "+PONG"
-                return
-            except OSError:
-                if not self.running or time.monotonic() > deadline:
-                    self.stop()
-                    raise RuntimeError(f"redis-server did not start:\n{Path(log).read_text()}") from None
-                time.sleep(0.01)
+            with suppress(OSError):
+                if self.command("PING") == "+PONG":
+                    return
+            if not self.running or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"redis-server did not start:\n{Path(log).read_text()}")
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Kill it as a crash would: connections are cut, data is gone. Idempotent."""
@@ -99,7 +99,7 @@ class RedisServer:
     def remove(self) -> None:
         """Stop it and remove its directory."""
         self.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ their answer as `SCM_RIGHTS` (at most 253 descriptors a message, unix(7); we sen
 """
 
 import json
+from enum import IntEnum
 from typing import Any
 
 VERSION = 1
@@ -22,6 +23,20 @@ VPN_UID = 61002
 NOT_FOUND = "not_found"
 LOOKUP_TIMEOUT = "timeout"
 LOOKUP_FAILED = "failed"
+
+
+class Ended(IntEnum):
+    """Why an exit container ended: its exit status. The last line of its log says more."""
+
+    STOPPED = 0
+    INTERNAL = 1
+    CONFIG = 64
+    KILL_SWITCH = 65
+    NETWORK = 66
+    VPN_ENDED = 67
+    AGENT_ENDED = 68
+    AUTH_FAILED = 69
+    TUNNEL_GONE = 70
 
 
 class ProtocolError(ValueError):

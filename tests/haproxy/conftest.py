@@ -1,11 +1,13 @@
 """A real HAProxy before gateways that the test plays."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -19,7 +21,6 @@ from deploy.processes import tie_to_parent
 
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # PROXY protocol, version 2
-TLV_UNIQUE_ID = 0x05
 NOBODY = 65534
 
 
@@ -30,6 +31,17 @@ class Header:
     source: tuple[str, int]
     target: tuple[str, int]
     tlvs: dict[int, bytes]
+
+
+async def hang_up(writers: list[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    for writer in writers:
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+Accepted = tuple[Header, asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def read_header(reader: asyncio.StreamReader) -> Header:
@@ -53,9 +65,8 @@ class Gateway:
     ready_port: int = 0
     checks: int = 0
     greeting: bytes = b""
-    accepted: "asyncio.Queue[tuple[Header, asyncio.StreamReader, asyncio.StreamWriter]]" = field(
-        default_factory=asyncio.Queue
-    )
+    accepted: "asyncio.Queue[Accepted]" = field(default_factory=asyncio.Queue)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def start(self, stack: AsyncExitStack) -> None:
         proxy = await stack.enter_async_context(await asyncio.start_server(self._proxy, "127.0.0.1", 0))
@@ -63,6 +74,7 @@ class Gateway:
         self.port, self.ready_port = proxy.sockets[0].getsockname()[1], checks.sockets[0].getsockname()[1]
 
     async def _proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
         header = await read_header(reader)
         writer.write(self.greeting)
         await self.accepted.put((header, reader, writer))
@@ -90,6 +102,7 @@ class HAProxy:
         for number, gateway in enumerate(gateways, 1):
             self.env[f"VPNEXIT_HAPROXY_GATEWAY{number}"] = f"127.0.0.1:{gateway.port}"
             self.env[f"VPNEXIT_HAPROXY_GATEWAY{number}_READY"] = str(gateway.ready_port)
+        self.writers: list[asyncio.StreamWriter] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -97,14 +110,15 @@ class HAProxy:
         config = self._directory / "haproxy.cfg"
         shutil.copy(CONFIG, config)  # the tree itself may be closed to other users
         self._directory.chmod(0o777)
-        self.process = subprocess.Popen(  # noqa: PLW1509
-            ["haproxy", "-W", "-db", "-f", str(config)],
-            env=self.env,
-            cwd=self._directory,
-            stderr=(self._directory / "log").open("wb"),
-            user=NOBODY if os.geteuid() == 0 else None,
-            preexec_fn=lambda: tie_to_parent(parent),
-        )
+        with (self._directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                ["haproxy", "-W", "-db", "-f", str(config)],
+                env=self.env,
+                cwd=self._directory,
+                stderr=log,
+                user=NOBODY if os.geteuid() == 0 else None,
+                preexec_fn=lambda: tie_to_parent(parent),  # noqa: PLW1509
+            )
 
     async def command(self, text: str) -> str:
         """Ask the runtime API."""
@@ -136,7 +150,9 @@ class HAProxy:
     async def dial(
         self, port: int, source: tuple[str, int] | None = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.address, port, local_addr=source)
+        reader, writer = await asyncio.open_connection(self.address, port, local_addr=source)
+        self.writers.append(writer)
+        return reader, writer
 
     def log(self) -> str:
         return (self._directory / "log").read_text()
@@ -160,34 +176,43 @@ def _haproxy_installed() -> None:
         pytest.skip(missing)
 
 
+class Gateways(list[Gateway]):
+    async def accepted(self) -> Accepted:
+        """The next connection at any of them, within 5 s."""
+        waiting = [asyncio.create_task(gateway.accepted.get()) for gateway in self]
+        done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        assert done, "nothing arrived"
+        return done.pop().result()
+
+
 @pytest.fixture
-async def gateways() -> AsyncIterator[list[Gateway]]:
+async def gateways() -> AsyncIterator[Gateways]:
     async with AsyncExitStack() as stack:
-        both = [Gateway(), Gateway()]
+        both = Gateways([Gateway(), Gateway()])
         for gateway in both:
             await gateway.start(stack)
         yield both
         for gateway in both:
-            while not gateway.accepted.empty():
-                gateway.accepted.get_nowait()[2].close()
+            await hang_up(gateway.writers)
 
 
 @pytest.fixture
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory that an unprivileged HAProxy may use (pytest's own are closed to others)."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="vx-haproxy-") as name:
         yield Path(name)
 
 
 @pytest.fixture
-async def haproxy(directory: Path, gateways: list[Gateway]) -> AsyncIterator[HAProxy]:
+async def haproxy(directory: Path, gateways: Gateways) -> AsyncIterator[HAProxy]:
     server = HAProxy(directory, *gateways)
     try:
         server.start()
         await server.wait_for("UP", "UP")
         yield server
     finally:
+        await hang_up(server.writers)
         server.stop()
         sys.stdout.write(server.log())

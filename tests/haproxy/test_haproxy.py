@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-_spec = importlib.util.find_spec("tests.haproxy.conftest")
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
 TLV_UNIQUE_ID = 0x05
 
@@ -37,35 +36,31 @@ def test_eight_gateways() -> None:
 
 
 @pytest.mark.parametrize("port", [3128, 1080, 10000, 10392, 10840, 10899])
-async def test_gateway_learns_dialled_port_and_client(haproxy, gateways, port: int) -> None:  # type: ignore[no-untyped-def]
+async def test_gateway_learns_dialled_port_and_client(haproxy: Any, gateways: Any, port: int) -> None:
     reader, writer = await haproxy.dial(port, ("127.0.0.9", 0))
     client = writer.get_extra_info("sockname")
     writer.write(b"hello")
-    header, inner, answer = await _accepted(gateways)
+    header, inner, answer = await gateways.accepted()
     assert header.source == client
     assert header.target == (haproxy.address, port)
     assert header.tlvs[TLV_UNIQUE_ID]
     assert await inner.readexactly(5) == b"hello"
     answer.write(b"bye")
     assert await reader.readexactly(3) == b"bye"
-    writer.close()
-    answer.close()
 
 
-async def test_unique_ids_differ(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+async def test_unique_ids_differ(haproxy: Any, gateways: Any) -> None:
     seen = set()
     for _ in range(5):
-        _, writer = await haproxy.dial(3128)
-        header, _, answer = await _accepted(gateways)
+        await haproxy.dial(3128)
+        header, _, _ = await gateways.accepted()
         seen.add(header.tlvs[TLV_UNIQUE_ID])
-        writer.close()
-        answer.close()
     assert len(seen) == 5
 
 
-async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(haproxy: Any, gateways: Any) -> None:
     reader, writer = await haproxy.dial(3128)
-    _, inner, answer = await _accepted(gateways)
+    _, inner, answer = await gateways.accepted()
     held = gateways[0] if gateways[0].port == answer.get_extra_info("sockname")[1] else gateways[1]
     other = gateways[1] if held is gateways[0] else gateways[0]
 
@@ -84,11 +79,9 @@ async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(
 
     held.ready = True
     await haproxy.wait_for("UP", "UP")
-    writer.close()
-    answer.close()
 
 
-async def test_no_gateway_ready_closes_the_connection(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+async def test_no_gateway_ready_closes_the_connection(haproxy: Any, gateways: Any) -> None:
     for gateway in gateways:
         gateway.ready = False
     await haproxy.wait_for("DOWN", "DOWN")
@@ -98,9 +91,8 @@ async def test_no_gateway_ready_closes_the_connection(haproxy, gateways) -> None
     writer.close()
 
 
-async def test_gateway_that_refuses_is_passed_over_before_a_check_notices(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+async def test_gateway_that_refuses_is_passed_over_before_a_check_notices(haproxy: Any, gateways: Any) -> None:
     gateways[0].greeting = gateways[1].greeting = b"hi"
-    await haproxy.command(f"set server gateways/gateway1 addr 127.0.0.1 port {gateways[1].ready_port + 0}")
     await haproxy.command("disable health gateways/gateway1")
     await haproxy.command("set server gateways/gateway1 addr 127.0.0.1 port 1")
     for _ in range(4):
@@ -110,9 +102,9 @@ async def test_gateway_that_refuses_is_passed_over_before_a_check_notices(haprox
 
 
 @pytest.mark.parametrize("first", ["client", "gateway"])
-async def test_half_closed_tunnels_go_on(haproxy, gateways, first: str) -> None:  # type: ignore[no-untyped-def]
+async def test_half_closed_tunnels_go_on(haproxy: Any, gateways: Any, first: str) -> None:
     reader, writer = await haproxy.dial(3128)
-    _, inner, answer = await _accepted(gateways)
+    _, inner, answer = await gateways.accepted()
     sides = [(reader, writer), (inner, answer)]
     (ended_reader, ended), (other_reader, other) = sides if first == "client" else reversed(sides)
 
@@ -124,14 +116,12 @@ async def test_half_closed_tunnels_go_on(haproxy, gateways, first: str) -> None:
         await asyncio.sleep(0.05)
     other.write_eof()
     assert len(await asyncio.wait_for(ended_reader.read(), 5)) == 300_000
-    writer.close()
-    answer.close()
 
 
-async def test_reload_loses_neither_connections_nor_tunnels(haproxy, gateways) -> None:  # type: ignore[no-untyped-def]
+async def test_reload_loses_neither_connections_nor_tunnels(haproxy: Any, gateways: Any) -> None:
     gateways[0].greeting = gateways[1].greeting = b"hi"
     long_reader, long_writer = await haproxy.dial(10392)
-    _, long_inner, long_answer = await _accepted(gateways)
+    _, long_inner, _ = await gateways.accepted()
     assert await long_reader.readexactly(2) == b"hi"
     workers = {await _worker(haproxy)}
 
@@ -141,44 +131,35 @@ async def test_reload_loses_neither_connections_nor_tunnels(haproxy, gateways) -
             reader, writer = await haproxy.dial(3128)
             assert await reader.readexactly(2) == b"hi"
             writer.close()
-            (await _accepted(gateways))[2].close()
+            (await gateways.accepted())[2].close()
             count += 1
         return count
 
     async def reload() -> None:
         while len(workers) < 4:
-            before = len(workers)
+            # HAProxy 2.6 drops the signal while it is still starting or reloading: ask again.
             haproxy.process.send_signal(signal.SIGUSR2)
-            async with asyncio.timeout(10):
-                while len(workers) == before:
-                    await asyncio.sleep(0.05)
-                    with contextlib.suppress(OSError):
-                        workers.add(await _worker(haproxy))
+            before = len(workers)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    while len(workers) == before:
+                        await asyncio.sleep(0.05)
+                        with contextlib.suppress(OSError):
+                            workers.update({await _worker(haproxy)} - {""})
 
-    done, _ = await asyncio.gather(load(), reload())
+    async with asyncio.timeout(30):
+        done, _ = await asyncio.gather(load(), reload())
     assert done > 20
     long_writer.write(b"still here")
     assert await long_inner.readexactly(10) == b"still here"
-    long_writer.close()
-    long_answer.close()
 
 
-async def test_fits_into_20000_descriptors(haproxy) -> None:  # type: ignore[no-untyped-def]
+async def test_fits_into_20000_descriptors(haproxy: Any) -> None:
     info = dict(line.split(": ", 1) for line in (await haproxy.command("show info")).splitlines() if ": " in line)
     assert int(info["Maxconn"]) == 9500
     assert int(info["Maxsock"]) <= 20_000
 
 
-async def _worker(haproxy) -> str:  # type: ignore[no-untyped-def]
+async def _worker(haproxy: Any) -> str:
     info = await haproxy.command("show info")
-    return next(line for line in info.splitlines() if line.startswith("Pid: "))
-
-
-async def _accepted(gateways):  # type: ignore[no-untyped-def]
-    """The next connection at either gateway."""
-    waiting = [asyncio.create_task(gateway.accepted.get()) for gateway in gateways]
-    done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    assert done, "nothing arrived"
-    return done.pop().result()
+    return "".join(line for line in info.splitlines() if line.startswith("Pid: "))

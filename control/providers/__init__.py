@@ -1,0 +1,84 @@
+"""Where VPN servers and credentials come from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol as Interface
+
+from health.model import Node, Protocol
+
+
+class ProviderError(Exception):
+    """No server or no credentials, in plain words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a new node is to be. `server` and `city` are empty where any will do."""
+
+    country: str
+    protocol: Protocol
+    server: str = ""
+    city: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A server for one node. `endpoint` is a number, a port and udp or tcp: nobody looks it up again."""
+
+    account: str
+    server: str
+    city: str
+    address: str
+    port: int
+    transport: str
+
+    @property
+    def endpoint(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}/{self.transport}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A file only one user inside the container may read. Its content never appears in a representation."""
+
+    name: str
+    uid: int
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a tunnel needs: DNS servers inside it, WireGuard's public parts, and the secret files."""
+
+    dns: tuple[str, ...]
+    files: tuple[Secret, ...]
+    address: str = ""
+    server_public_key: str = ""
+
+
+class Provider(Interface):
+    """Every method raises ProviderError within a few seconds."""
+
+    async def choose(self, wish: Wish, others: Iterable[Node]) -> Choice:
+        """A server and account for a new node beside `others`, the nodes that have not ended."""
+        ...
+
+    async def material(self, node: Node) -> Material:
+        """The files for the tunnel of `node`, whose server and account were chosen before."""
+        ...
+
+    async def countries(self) -> tuple[str, ...]:
+        """Codes of the countries that have servers, sorted."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int, str]:
+    """Address, port and transport of what `Choice.endpoint` wrote. Raises ValueError for anything else."""
+    rest, _, transport = endpoint.rpartition("/")
+    host, _, port = rest.rpartition(":")
+    if not host or transport not in ("udp", "tcp"):
+        raise ValueError(f"endpoint {endpoint!r} is not understood")
+    return host.strip("[]"), int(port), transport

@@ -1,0 +1,151 @@
+"""What outlives an empty Redis: a copy of the fleet's wishes and nodes on disk, and how the registry is refilled.
+
+The copy (`<state_dir>/fleet.json`, mode 0600: it holds password hashes) follows the registry while that is complete.
+A registry without an epoch is refilled from the copy and from the containers that run, and only then declared complete,
+so that gateways never take it for a fleet without nodes.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from control.model import Container
+from control.nodefiles import NodeFiles
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, UnknownSchemaError, User
+from health.registry import Registry, Snapshot, StaleVersionError
+
+log = structlog.get_logger()
+
+
+class Copy(Record):
+    """The part of a snapshot that control restores."""
+
+    nodes: tuple[Node, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    users: tuple[User, ...] = ()
+
+
+class Keeper:
+    """Keeps the copy on disk."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "fleet.json"
+        self._written: Copy | None = None
+
+    async def keep(self, snapshot: Snapshot) -> None:
+        """Write what changed since the last call. A disk that is full is reported, not raised."""
+        copy = copy_of(snapshot)
+        if copy == self._written:
+            return
+        try:
+            await asyncio.to_thread(_write, self._path, copy.dump())
+        except OSError as error:
+            log.error("fleet_copy_not_written", path=str(self._path), reason=str(error))
+            return
+        self._written = copy
+
+    async def load(self) -> Copy:
+        """The copy, or an empty one where there is none that can be read."""
+        try:
+            return Copy.load(await asyncio.to_thread(self._path.read_bytes))
+        except FileNotFoundError:
+            return Copy()
+        except (OSError, UnknownSchemaError) as error:
+            log.error("fleet_copy_not_read", path=str(self._path), reason=str(error))
+            return Copy()
+
+
+def copy_of(snapshot: Snapshot) -> Copy:
+    """What is worth keeping of `snapshot`: not nodes that ended, not those that come from the configuration."""
+    nodes = sorted(snapshot.nodes.values(), key=lambda node: node.id)
+    return Copy(
+        nodes=tuple(node for node in nodes if node.kind is NodeKind.VPN and not node.status.ended),
+        pools=tuple(snapshot.pools[country] for country in sorted(snapshot.pools)),
+        users=tuple(snapshot.users[name] for name in sorted(snapshot.users)),
+    )
+
+
+async def rebuild(
+    registry: Registry,
+    copy: Copy,
+    containers: list[Container],
+    adopt: Callable[[Container], Node | None],
+) -> None:
+    """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError."""
+    nodes = restored(copy, containers, adopt)
+    for node in nodes:
+        await registry.claim_slot(node.slot, node, "")
+    wanted = Counter(node.country for node in nodes)
+    pools = {pool.country: pool for pool in copy.pools}
+    for country, count in wanted.items():
+        pools.setdefault(country, Pool(country=country, desired=count, provider=_provider(nodes, country)))
+    for pool in pools.values():
+        with contextlib.suppress(StaleVersionError):
+            await registry.put_pool(pool.model_copy(update={"version": 0}))
+    present = await registry.users()
+    for user in copy.users:
+        if user.name not in present:
+            await registry.put_user(user)
+    await registry.begin_epoch()
+    log.warning("registry_filled", nodes=len(nodes), pools=len(pools), users=len(copy.users))
+
+
+def restored(copy: Copy, containers: list[Container], adopt: Callable[[Container], Node | None]) -> list[Node]:
+    """The nodes to record again: those of the copy that have a container, and containers the copy does not know."""
+    known = {node.id: node for node in copy.nodes}
+    nodes = []
+    for container in containers:
+        node = known.get(container.node) or (None if container.ended else adopt(container))
+        if node is not None:
+            nodes.append(node)
+    return nodes
+
+
+def adopted(container: Container, machine: str, provider: str, files: NodeFiles, now: float) -> Node | None:
+    """A node told from its container's labels and its files alone, to be verified again; None where they are gone."""
+    told = files.read(container.node)
+    if told is None or told.get("node") != container.node:
+        return None
+    try:
+        return Node(
+            id=container.node,
+            country=container.country,
+            kind=NodeKind.VPN,
+            machine=machine,
+            status=NodeStatus.STARTING,
+            slot=container.slot,
+            provider=provider,
+            protocol=Protocol(told["protocol"]),
+            endpoint=_endpoint(told["endpoint"]),
+            agent=files.agent_socket(container.node),
+            requested_at=now,
+            started_at=now,
+            changed_at=now,
+        )
+    except (ValidationError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _endpoint(told: dict[str, Any]) -> str:
+    return f"{told['address']}:{told['port']}/{told['transport']}"
+
+
+def _provider(nodes: list[Node], country: str) -> str:
+    return next(node.provider for node in nodes if node.country == country)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(path.name + ".making")
+    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    making.rename(path)

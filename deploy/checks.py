@@ -1,0 +1,91 @@
+"""What `up` makes sure of before it starts anything; each fault ends in a line that says what to do."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import ports, redis_binary
+from deploy.config import Settings, variable
+
+_SOCKET_PATH_MAX = 107  # unix(7): sun_path, less its terminating NUL
+
+
+class UpError(Exception):
+    """`up` cannot go on; each line of the text is one thing to put right."""
+
+
+def find_redis() -> Path:
+    """The redis-server to start. Raises UpError."""
+    try:
+        return redis_binary.find()
+    except redis_binary.NoRedisError as error:
+        raise UpError(str(error)) from None
+
+
+@contextlib.contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory while inside. Raises UpError where it is held already, or cannot be used."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (state_dir / "up.lock").open("a+")
+    except OSError as error:
+        raise UpError(
+            f"cannot use the state directory {state_dir} ({error.strerror}): choose another with --state-dir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UpError(
+                f"vpnexit is already up with {state_dir} (process {lock.read().strip() or 'unknown'}): "
+                "stop that one, or choose another directory with --state-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def socket_directory(state_dir: Path) -> Iterator[Path]:
+    """The state directory, or a private one with a shorter name where a socket's path would be too long."""
+    if len(os.fsencode(state_dir / "redis.sock")) <= _SOCKET_PATH_MAX:
+        yield state_dir
+        return
+    directory = Path(tempfile.mkdtemp(prefix="vpnexit-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def check_ports(settings: Settings) -> None:
+    """Raises UpError, with one line for each address that cannot be listened on."""
+    wanted = [(address, ("gateway", "listen")) for address in settings.gateway.listen]
+    wanted.append((settings.gateway.metrics_listen, ("gateway", "metrics_listen")))
+    wanted.append((settings.control.listen, ("control", "listen")))
+    faults = []
+    for index, (address, key) in enumerate(wanted):
+        twice = address in [earlier for earlier, _ in wanted[:index]]
+        fault = "it is configured twice" if twice else ports.fault(address)
+        if fault:
+            faults.append(
+                f"cannot listen on {address}: {fault}. Change {'.'.join(key)}, "
+                f"for example {variable(*key)}={_elsewhere(settings, key, address)}"
+            )
+    if faults:
+        raise UpError("\n".join(faults))
+
+
+def _elsewhere(settings: Settings, key: tuple[str, str], address: str) -> str:
+    """The value of `key` with a free port in place of that of `address`."""
+    host, port = ports.split(address)
+    free = next((n for n in range(port + 1, min(port + 1000, 65536)) if not ports.fault(f"{host}:{n}")), 0)
+    other = f"{address.rpartition(':')[0]}:{free}"
+    listed = settings.gateway.listen if key == ("gateway", "listen") else (address,)
+    return ",".join(other if item == address else item for item in listed)

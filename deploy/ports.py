@@ -1,0 +1,78 @@
+"""Are the addresses to listen on free, and if not, who has them?"""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+_LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it (Linux, include/net/tcp_states.h)
+
+
+def split(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 host stands in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def reachable(address: str) -> tuple[str, int]:
+    """Where a listener on `address` is dialled from this machine: loopback for all-zero hosts."""
+    host, port = split(address)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def fault(address: str) -> str:
+    """Why nothing can listen on `address`, in a few words; empty where it can."""
+    host, port = split(address)
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        return f"{host} is no address of this machine ({error.strerror})"
+    with socket.socket(family, kind, protocol) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(where)
+            sock.listen(1)
+        except OSError as error:
+            return _explain(error, host, port)
+    return ""
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"the port is taken by {holder(port) or 'another program'}"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need root"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine"
+    return error.strerror or str(error)
+
+
+def holder(port: int) -> str:
+    """The program that listens on TCP `port`, as `name (process 123)`; empty where that may not be seen."""
+    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+    for process in Path("/proc").iterdir():
+        if inodes and process.name.isdigit() and _has_one(process, inodes):
+            try:
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+            except OSError:
+                continue
+    return ""
+
+
+def _listening(port: int) -> list[str]:
+    """Inodes of the sockets that listen on `port`."""
+    found = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        try:
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        found += [row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
+    return found
+
+
+def _has_one(process: Path, sockets: set[str]) -> bool:
+    try:
+        return any(os.readlink(descriptor) in sockets for descriptor in (process / "fd").iterdir())
+    except OSError:
+        return False

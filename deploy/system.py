@@ -1,0 +1,31 @@
+"""Programs that the tests run besides Python: says which are missing, and as root on Debian installs them.
+
+`python -m deploy.system` never fails: a test that needs a missing program says so itself.
+"""
+
+import sys
+
+from deploy.lab import packages
+from deploy.lab.shell import LabError
+
+# Program -> Debian package.
+WANTED = {
+    "redis-server": "redis-server",
+    "openvpn": "openvpn",
+    "wg": "wireguard-tools",
+    "wireguard-go": "wireguard-go",
+    "git": "git",
+    **packages.ENGINE,
+    **packages.HOST,
+}
+
+
+def main() -> None:
+    try:
+        packages.ensure(WANTED, "a complete test run")
+    except LabError as error:
+        print(f"vpnexit: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

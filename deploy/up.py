@@ -1,0 +1,180 @@
+"""`vpnexit up`: everything on this machine, without Docker, root or credentials.
+
+A private Redis, control, scorer, collector and one gateway worker, as children of one supervisor. The one exit is this
+machine's own address. Everything is checked before anything is started, so that a mistake ends in one clear line.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy import ports
+from deploy.checks import UpError, check_ports, find_redis, only_one, socket_directory
+from deploy.config import Settings, load, variable
+from deploy.probes import Probe, http_ok, unix_open
+from deploy.processes import Program, StartError, Supervisor
+
+NO_COUNTRY = "zz"
+_READY_WITHIN_S = 30.0
+_STOP_MARGIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` is going to run. `redis` is None where the configuration names a running one."""
+
+    settings: Settings
+    config: Path | None
+    redis: Path | None
+
+
+def up(config: Path | None, country: str | None, state_dir: Path | None) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        UpError: something that is needed is taken or missing.
+    """
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        plan = _prepare(config, country, state_dir, stack)
+        asyncio.run(_run(plan, began))
+
+
+def _prepare(config: Path | None, country: str | None, state_dir: Path | None, stack: contextlib.ExitStack) -> Plan:
+    if state_dir is not None:
+        os.environ[variable("state_dir")] = str(state_dir)
+    asked = load(config)
+    stack.enter_context(only_one(asked.state_dir))
+    # The children read the same file and environment; what `up` decides for them is in the environment.
+    os.environ[variable("control", "engine")] = "none"
+    if country is not None or not asked.control.direct_nodes:
+        os.environ[variable("control", "direct_nodes")] = country or NO_COUNTRY
+    if "log_level" not in asked.model_fields_set:
+        os.environ[variable("log_level")] = "warning"
+    redis = None
+    if "url" not in asked.redis.model_fields_set:
+        redis = find_redis()
+        os.environ[variable("redis", "url")] = (
+            f"unix://{stack.enter_context(socket_directory(asked.state_dir))}/redis.sock"
+        )
+    plan = Plan(load(config), config, redis)
+    check_ports(plan.settings)
+    return plan
+
+
+def programs(plan: Plan) -> list[Program]:
+    """What is started, in this order, and stopped in the reverse."""
+    settings = plan.settings
+    found = [] if plan.redis is None else [_redis(plan.redis, settings)]
+    gateway_stops_within = settings.gateway.drain_timeout + _STOP_MARGIN_S
+    found.append(_part("control", plan, http_ok(*ports.reachable(settings.control.listen), "/api/health")))
+    found.append(_part("scorer", plan))
+    found.append(_part("collector", plan))
+    ready = http_ok(*ports.reachable(settings.gateway.metrics_listen), "/ready")
+    found.append(_part("gateway", plan, ready, gateway_stops_within))
+    return found
+
+
+def _redis(binary: Path, settings: Settings) -> Program:
+    socket_path = settings.redis.url.removeprefix("unix://")
+    # Nothing is kept on disk: control refills an empty registry from its own copy.
+    options = {
+        "port": "0",
+        "unixsocket": socket_path,
+        "unixsocketperm": "700",
+        "dir": str(settings.state_dir),
+        "appendonly": "no",
+        "save": "",
+        "daemonize": "no",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    log = settings.state_dir / "redis.log"
+    return Program("redis", [binary, *words], log=log, ready=unix_open(Path(socket_path)), ready_within=_READY_WITHIN_S)
+
+
+def _part(name: str, plan: Plan, ready: Probe | None = None, stop_within: float = 10.0) -> Program:
+    argv = [sys.executable, "-m", "deploy.cli", name]
+    if plan.config is not None:
+        argv += ["--config", str(plan.config)]
+    return Program(name, argv, ready=ready, ready_within=_READY_WITHIN_S, stop_within=stop_within)
+
+
+async def _run(plan: Plan, began: float) -> None:
+    console = Console(highlight=False)
+    stop, now = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: now.set() if stop.is_set() else stop.set())
+    async with Supervisor() as supervisor:
+        started = asyncio.create_task(_start(supervisor, programs(plan)), name="start")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            started.result()
+            _greet(console, plan, time.monotonic() - began)
+            await stopped
+        else:
+            started.cancel()
+            await asyncio.gather(started, return_exceptions=True)
+        console.print("stopping (Ctrl-C again: at once)")
+        await _stop(supervisor, now)
+    console.print("stopped")
+
+
+async def _start(supervisor: Supervisor, wanted: list[Program]) -> None:
+    """Redis first, since everybody asks it; the rest side by side."""
+    first, rest = (wanted[:1], wanted[1:]) if wanted[0].name == "redis" else ([], wanted)
+    faults: list[str] = []
+    try:
+        for program in first:
+            await supervisor.start(program)
+        async with asyncio.TaskGroup() as group:
+            for program in rest:
+                group.create_task(supervisor.start(program), name=f"start {program.name}")
+    except* StartError as errors:
+        faults = [str(error) for error in errors.exceptions]
+    if faults:
+        raise UpError("\n".join(faults))
+
+
+async def _stop(supervisor: Supervisor, now: asyncio.Event) -> None:
+    stopping = asyncio.create_task(supervisor.stop_all(), name="stop all")
+    impatient = asyncio.create_task(now.wait(), name="impatience")
+    await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        supervisor.kill_all()
+    impatient.cancel()
+    await stopping
+
+
+def _greet(console: Console, plan: Plan, seconds: float) -> None:
+    settings = plan.settings
+    http, socks = settings.gateway.listen[0], settings.gateway.listen[-1]
+    api = "{}:{}".format(*ports.reachable(settings.control.listen))
+    countries = ", ".join(settings.control.direct_nodes)
+    console.print(
+        f"""
+[bold]vpnexit is up[/bold] ({seconds:.1f} s)
+
+  [bold yellow]Traffic leaves from THIS machine, with its own address.[/bold yellow]
+  There is no VPN in this mode; the one exit is labelled "{countries}". `make lab` shows real tunnels.
+
+  try it     curl -x http://{http} https://example.com/
+             curl --socks5-hostname {socks} https://example.com/
+
+  API        http://{api}/api/nodes, user admin, password in {settings.state_dir / "admin.password"}
+  nodes      {Path(sys.prefix, "bin", "vpnexit")} nodes list
+  state      {settings.state_dir}
+
+  Ctrl-C stops everything.
+""",
+        soft_wrap=True,
+    )

@@ -1,0 +1,42 @@
+"""What PID 1 expects of a VPN program, whichever it is."""
+
+import selectors
+from dataclasses import dataclass
+from typing import Protocol
+
+from health.agent.protocol import Ended
+
+
+class Failure(Exception):
+    """The container has to end: with which status, and why in plain words."""
+
+    def __init__(self, ended: Ended, reason: str) -> None:
+        super().__init__(reason)
+        self.ended = ended
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Link:
+    """The VPN program's own view. `up`: it says it is connected; whether bytes pass, the agent's probe finds out."""
+
+    up: bool
+    reason: str
+    dns: tuple[str, ...] = ()
+    handshake_age_s: float | None = None
+
+
+class Program(Protocol):
+    """One VPN program. `failure` says why it is about to end, if it told."""
+
+    link: Link
+    failure: Failure | None
+
+    def start(self, selector: selectors.BaseSelector) -> int:
+        """Start it and return its process id. What it wants to read is registered with a callable as data."""
+
+    def tick(self) -> None:
+        """Called once a second."""
+
+    def stop(self) -> bool:
+        """Ask it to end in good order; False where there is no such thing."""

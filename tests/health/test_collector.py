@@ -1,0 +1,297 @@
+"""The collector against stand-in agents and a real Redis."""
+
+import asyncio
+import functools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from health.agent_client import AgentClient
+from health.collector import Collector
+from health.config import CollectorSettings
+from health.model import Node, Sample, Tunnel
+from health.registry import Registry
+from health.score import direct_sample
+
+MakeNode = Callable[..., Node]
+MakeAgent = Callable[..., Any]
+JP, US, GB = "jp3f9a1c", "us000001", "gb000001"
+SETTINGS = CollectorSettings(interval=0.05, timeout=0.5)
+
+
+@pytest.fixture(autouse=True)
+def _agents_run_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.collector.AgentClient", functools.partial(AgentClient, uid=os.getuid()))
+
+
+@pytest.fixture
+async def collector(registry: Registry) -> AsyncIterator[Collector]:
+    await registry.begin_epoch()
+    made = Collector(SETTINGS, registry, "m1")
+    yield made
+    await made.close()
+
+
+async def until(
+    collector: Collector, registry: Registry, condition: Callable[[dict[str, Sample]], bool], seconds: float = 5
+) -> dict[str, Sample]:
+    """Tick until the samples in Redis satisfy `condition`; returns them."""
+    async with asyncio.timeout(seconds):
+        while True:
+            await collector.tick()
+            samples = await registry.samples([JP, US, GB])
+            if condition(samples):
+                return samples
+            await asyncio.sleep(0.02)
+
+
+def reached(node: str) -> Callable[[dict[str, Sample]], bool]:
+    return lambda samples: node in samples and samples[node].reachable
+
+
+def lost(node: str) -> Callable[[dict[str, Sample]], bool]:
+    return lambda samples: node in samples and not samples[node].reachable
+
+
+async def test_what_the_agent_says_is_written(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent()
+    agent.sample |= {"loss": 0.25, "handshake_age_s": 31.5, "rx_bytes": 10, "tx_bytes": 20, "colour": "blue"}
+    agent.sample |= {"node": US, "reachable": False, "schema": 9, "at": 1}  # not for the agent to say
+    await registry.put_node(make_node(agent=agent.path))
+    sample = (await until(collector, registry, reached(JP)))[JP]
+    assert abs(sample.at - time.time()) < 5
+    assert sample == Sample(
+        node=JP,
+        at=sample.at,
+        reachable=True,
+        tunnel=Tunnel.UP,
+        generation=1,
+        kill_switch=True,
+        probe_ms=20.0,
+        loss=0.25,
+        handshake_age_s=31.5,
+        rx_bytes=10,
+        tx_bytes=20,
+    )
+    assert await registry.collectors(["m1"]) == {"m1"}
+
+
+async def test_asked_again_and_again_over_one_connection(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    first = (await until(collector, registry, reached(JP)))[JP]
+    await until(collector, registry, lambda samples: samples[JP].at > first.at + 0.2)
+    assert agent.asked.count("hello") == 1
+    assert agent.asked.count("sample") >= 3
+    assert len(agent.peers) == 1
+
+
+async def test_dead_agent_is_told_at_once_and_found_again(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent(start=False)
+    await registry.put_node(make_node(agent=agent.path))
+    await until(collector, registry, lost(JP))
+    agent.start()
+    await until(collector, registry, reached(JP))
+    agent.stop()
+    await until(collector, registry, lost(JP), seconds=1)
+    agent.start()
+    await until(collector, registry, reached(JP))
+
+
+async def test_one_silent_agent_holds_nobody_up(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    jp, us = make_agent(JP), make_agent(US)
+    await registry.put_node(make_node(JP, agent=jp.path))
+    await registry.put_node(make_node(US, agent=us.path))
+    await until(collector, registry, lambda s: reached(JP)(s) and reached(US)(s))
+    us.answers["sample"] = us.answers["hello"] = lambda _: []
+    started = time.monotonic()
+    ticks, stamps = 0, set()
+    while time.monotonic() - started < 1.2:
+        before = time.monotonic()
+        await collector.tick()
+        assert time.monotonic() - before < 0.4
+        stamps.add((await registry.samples([JP]))[JP].at)
+        ticks += 1
+        await asyncio.sleep(0.02)
+    assert len(stamps) > 8
+    # A silent agent may be a busy machine: told after three questions, here 1.5 s.
+    samples = await until(collector, registry, lost(US))
+    assert samples[JP].reachable
+    us.answers["sample"], us.answers["hello"] = (lambda _: [{"sample": us.sample}]), (lambda _: [us.hello])
+    await until(collector, registry, reached(US))
+
+
+async def test_one_question_without_answer_is_forgiven(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    await until(collector, registry, reached(JP))
+    answer = agent.answers["sample"]
+    for _ in range(3):
+        asked = len(agent.asked)
+        agent.answers["sample"] = lambda _: []
+        async with asyncio.timeout(5):
+            while len(agent.asked) == asked:
+                await asyncio.sleep(0.01)
+        agent.answers["sample"] = answer
+        stamp = (await registry.samples([JP]))[JP].at
+        samples = await until(collector, registry, lambda samples, stamp=stamp: samples[JP].at > stamp + 0.1)
+        assert samples[JP].reachable
+    assert agent.asked.count("hello") == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"loss": -1}, {"loss": math.nan}, {"probe_ms": math.inf}, {"tunnel": "sideways"}, {"rx_bytes": "many"}, None, []],
+)
+async def test_nonsense_makes_the_node_unreachable(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent, wrong: Any
+) -> None:
+    agent = make_agent()
+    agent.answers["sample"] = lambda _: [{"sample": {**agent.sample, **wrong} if wrong else wrong}]
+    await registry.put_node(make_node(agent=agent.path))
+    await until(collector, registry, lost(JP))
+
+
+async def test_an_agent_of_another_node_is_not_believed(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent(US)
+    await registry.put_node(make_node(JP, agent=agent.path))
+    await until(collector, registry, lost(JP))
+    assert "sample" not in agent.asked
+
+
+async def test_nodes_come_move_and_go(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    one, other = make_agent(), make_agent()
+    await registry.put_node(make_node(agent=one.path))
+    await until(collector, registry, reached(JP))
+    await registry.put_node(make_node(agent=other.path))
+    async with asyncio.timeout(5):
+        while one.peers or not other.peers:
+            await collector.tick()
+            await asyncio.sleep(0.01)
+    await registry.put_node(make_node(agent=other.path, status="stopped"))
+    async with asyncio.timeout(5):
+        while other.peers:
+            await collector.tick()
+            await asyncio.sleep(0.01)
+
+
+async def test_only_this_machines_nodes_that_can_be_asked(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agents = [make_agent(JP) for _ in range(4)]
+    await registry.put_node(make_node("jp000001", agent=agents[0].path, machine="m2"))
+    await registry.put_node(make_node("jp000002", agent=agents[1].path, kind="upstream"))
+    await registry.put_node(make_node("jp000003", agent=agents[2].path, status="requested"))
+    await registry.put_node(make_node("jp000004", agent=agents[3].path, status="failed"))
+    await registry.put_node(make_node("jp000005", agent=""))
+    await registry.put_node(make_node("zz000001", kind="direct"))
+    await registry.put_node(make_node("zz000002", kind="direct", machine="m2"))
+    for _ in range(10):
+        await collector.tick()
+        await asyncio.sleep(0.02)
+    samples = await registry.samples(await registry.nodes())
+    assert samples == {"zz000001": direct_sample("zz000001", samples["zz000001"].at)}
+    assert all(agent.asked == [] for agent in agents)
+
+
+async def test_redis_stopped_silent_and_empty(
+    own_registry: Registry, redis_server: Any, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent()
+    node = make_node(agent=agent.path)
+    collector = Collector(SETTINGS, own_registry, "m1")
+    try:
+        await own_registry.put_node(node)
+        await own_registry.begin_epoch()
+        await until(collector, own_registry, reached(JP))
+        redis_server.stop()
+        asked = len(agent.asked)
+        async with asyncio.timeout(5):
+            while len(agent.asked) < asked + 5:
+                await collector.tick()
+                await asyncio.sleep(0.02)
+        redis_server.start()
+        await collector.tick()
+        redis_server.pause()
+        before = time.monotonic()
+        await collector.tick()
+        assert time.monotonic() - before < 1.2
+        redis_server.resume()
+        for _ in range(5):
+            await collector.tick()
+        # Empty: control has not written its records again. The same connection serves all along.
+        assert len(agent.peers) == 1
+        await own_registry.put_node(node)
+        await own_registry.begin_epoch()
+        await until(collector, own_registry, reached(JP))
+        assert agent.asked.count("hello") == 1
+        await own_registry.delete_node(JP)
+        async with asyncio.timeout(5):
+            while agent.peers:
+                await collector.tick()
+                await asyncio.sleep(0.01)
+    finally:
+        await collector.close()
+
+
+async def test_close_leaves_no_task_and_no_connection(
+    registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    before = asyncio.all_tasks()
+    collector = Collector(SETTINGS, registry, "m1")
+    agent, silent = make_agent(JP), make_agent(US)
+    silent.answers["hello"] = lambda _: []
+    await registry.put_node(make_node(JP, agent=agent.path))
+    await registry.put_node(make_node(US, agent=silent.path))
+    await until(collector, registry, reached(JP))
+    await collector.close()
+    assert asyncio.all_tasks() == before
+    async with asyncio.timeout(5):
+        while agent.peers or silent.peers:
+            await asyncio.sleep(0.01)
+
+
+PROGRAM = """
+import asyncio, sys
+from health.config import CollectorSettings, RedisSettings
+from health.collector import run
+asyncio.run(run(CollectorSettings(), RedisSettings(url=sys.argv[1]), "m1"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_real_process_ends_on_a_signal(
+    registry: Registry, redis_url: str, make_node: MakeNode, number: signal.Signals
+) -> None:
+    await registry.put_node(make_node("zz000001", kind="direct"))
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, redis_url], stdout=subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(20):
+            while not await registry.samples(["zz000001"]):
+                await asyncio.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
