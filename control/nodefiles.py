@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from control.providers import Secret
@@ -42,19 +43,18 @@ class NodeFiles:
         return str(self.agent_dir(node_id) / SOCKET_NAME)
 
     def write(self, node_id: str, config: dict[str, Any], secrets: tuple[Secret, ...]) -> None:
-        """Make the directories of a node whose container does not exist yet; complete or not at all.
+        """Make a node's directories, complete or not at all. Those that are there already stay: they may be mounted.
 
         Raises NodeFilesError.
         """
         final = self._directory(node_id)
-        making = final.with_name(f".making-{node_id}")
+        making = final.with_name(f".making-{node_id}-{token_hex(4)}")
         try:
             self._nodes.mkdir(mode=0o711, parents=True, exist_ok=True)
-            shutil.rmtree(making, ignore_errors=True)
             making.mkdir(mode=0o711)
             _fill(making, config, secrets)
-            shutil.rmtree(final, ignore_errors=True)
-            making.rename(final)
+            if not final.exists():
+                making.rename(final)
         except PermissionError as error:
             raise NodeFilesError(f"control must run as root to hand files to exits: {error}") from None
         except OSError as error:
@@ -78,8 +78,8 @@ class NodeFiles:
         """Keep the last output of a node (at most 256 KiB)."""
         self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._log(node_id)
-        making = path.with_suffix(".making")
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        making = path.with_suffix(f".{token_hex(4)}")
+        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(text[-MAX_LOG:])
         making.rename(path)
 

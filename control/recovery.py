@@ -8,6 +8,7 @@ so that gateways never take it for a fleet without nodes.
 import asyncio
 import contextlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -143,9 +144,12 @@ def _provider(nodes: list[Node], country: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(path.name + ".making")
-    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    making.rename(path)
+    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        making.rename(path)
+    finally:
+        making.unlink(missing_ok=True)

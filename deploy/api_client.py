@@ -31,6 +31,9 @@ class ApiClient:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._ask("POST", path, body)
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        return self._ask("PUT", path, body)
+
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 PREFIX = "VPNEXIT_"
+_ALIKE = 0.75
 
 
 class ConfigError(Exception):
@@ -114,16 +115,24 @@ def _read_secret(name: str, file: str) -> str:
 def suggest(root: type[BaseModel], path: Sequence[str], show: Callable[..., str]) -> str:
     """How an error goes on: the key that was probably meant (as `show` writes it), else all there are at that place."""
     every = list(_all_keys(root, ()))
-    near = difflib.get_close_matches(".".join(path), [".".join(key) for key in every], n=1, cutoff=0.75)
-    if near:
-        return f"; did you mean {show(*near[0].split('.'))}?"
-    siblings = [key[-1] for key in every if key[:-1] == tuple(path[:-1])]
     sections = [name for name, field in root.model_fields.items() if _is_section(field)]
+    near = max((key for key in [*every, *((name,) for name in sections)]), key=lambda key: _alike(key, path))
+    if _alike(near, path) >= _ALIKE:
+        return f"; did you mean {show(*near)}?"
+    siblings = [key[-1] for key in every if key[:-1] == tuple(path[:-1])]
     if siblings:
         return f"; there are {', '.join(siblings)}" + (
             f" and the sections {', '.join(sections)}" if len(path) == 1 else ""
         )
     return f"; the sections are {', '.join(sections)}"
+
+
+def _alike(key: Sequence[str], path: Sequence[str]) -> float:
+    """0 (not at all) to 1 (the same): how alike the least alike part is."""
+    if len(key) != len(path) or key == path:
+        return 0.0
+    pairs = zip(key, path, strict=True)
+    return min(difflib.SequenceMatcher(None, mine, theirs).ratio() for mine, theirs in pairs)
 
 
 def _all_keys(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 _LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it (Linux, include/net/tcp_states.h)
@@ -39,7 +41,7 @@ def fault(address: str) -> str:
 
 def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"the port is taken by {holder(port) or 'another program'}"
+        return f"the port is taken by {holder(host, port) or 'another program'}"
     if error.errno == errno.EACCES:
         return "ports below 1024 need root"
     if error.errno == errno.EADDRNOTAVAIL:
@@ -47,9 +49,9 @@ def _explain(error: OSError, host: str, port: int) -> str:
     return error.strerror or str(error)
 
 
-def holder(port: int) -> str:
-    """The program that listens on TCP `port`, as `name (process 123)`; empty where that may not be seen."""
-    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+def holder(host: str, port: int) -> str:
+    """The program that listens there, as `name (process 123)`; empty where that may not be seen."""
+    inodes = {f"socket:[{inode}]" for inode in _listening(host, port)}
     for process in Path("/proc").iterdir():
         if inodes and process.name.isdigit() and _has_one(process, inodes):
             try:
@@ -59,16 +61,33 @@ def holder(port: int) -> str:
     return ""
 
 
-def _listening(port: int) -> list[str]:
-    """Inodes of the sockets that listen on `port`."""
+def _listening(host: str, port: int) -> list[str]:
+    """Inodes of the sockets that listen on `port` of `host`, or of all addresses."""
     found = []
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         try:
             rows = [line.split() for line in table.read_text().splitlines()[1:]]
         except OSError:
             continue
-        found += [row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
+        for row in rows:
+            address, _, number = row[1].rpartition(":")
+            if row[3] == _LISTEN and int(number, 16) == port and _overlap(_address(address), host):
+                found.append(row[9])
     return found
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """An address of /proc/net/tcp: 32-bit words in hexadecimal, each in the machine's byte order."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    return ip_address(b"".join(words))
+
+
+def _overlap(listening: IPv4Address | IPv6Address, host: str) -> bool:
+    try:
+        wanted = ip_address(host)
+    except ValueError:
+        return True  # a name; the port alone has to do
+    return listening == wanted or listening.is_unspecified or wanted.is_unspecified
 
 
 def _has_one(process: Path, sockets: set[str]) -> bool:

@@ -4,6 +4,7 @@ Knows nothing of clients and sockets; who may be chosen is one predicate (`Fleet
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import OrderedDict
@@ -215,7 +216,8 @@ def _slug(city: str) -> str:
 async def _listen(registry: Registry, changed: asyncio.Event) -> None:
     while True:
         try:
-            async for _event in registry.events():
-                changed.set()
+            async with contextlib.aclosing(registry.events()) as events:
+                async for _event in events:
+                    changed.set()
         except RegistryError:
             await asyncio.sleep(REFRESH_S / 2)

@@ -7,6 +7,7 @@ that hangs costs its callers a time-out and the pool its threads for as long, no
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from control.model import LABEL, Container
 
 T = TypeVar("T")
 THREADS = 4
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 _NAME_TAKEN = "already in use"
 
 
@@ -106,9 +108,8 @@ class DockerEngine:
         return client
 
     def _new_client(self) -> docker.APIClient:
-        settings = docker.utils.kwargs_from_env()
-        if self._host:
-            settings = {"base_url": self._host}
+        settings = {"base_url": self._host} if self._host else docker.utils.kwargs_from_env()
+        _reachable(settings.get("base_url", DEFAULT_HOST))
         return docker.APIClient(version="auto", timeout=self._timeout, **settings)
 
     async def _call(self, work: Callable[[], T], within: float, image: str = "") -> T:
@@ -182,6 +183,15 @@ def _container(client: docker.APIClient, entry: dict[str, Any]) -> Container:
         state=state,
         exit_code=exit_code,
     )
+
+
+def _reachable(host: str) -> None:
+    """Raise OSError where nobody listens: the SDK leaves a socket it cannot connect open, at every attempt."""
+    scheme, _, path = host.partition("://")
+    if scheme in ("unix", "http+unix"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            probe.connect("/" + path.lstrip("/"))
 
 
 def _translated(work: Callable[[], T], image: str) -> T:

@@ -1,6 +1,7 @@
 """GET and JSON, bounded in time and size, errors in plain words. Knows nothing of VPNs."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -29,14 +30,14 @@ class Api:
         self._timeout = aiohttp.ClientTimeout(total=4 * timeout, connect=timeout, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(
-        self, path: str, query: Mapping[str, str] | None = None, auth: aiohttp.BasicAuth | None = None
-    ) -> Any:
+    async def get(self, path: str, query: Mapping[str, str] | None = None, login: tuple[str, str] | None = None) -> Any:
         """The decoded answer. Raises ProviderError; its text never holds credentials."""
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
-            async with self._session.get(self._base + path, params=query, auth=auth, allow_redirects=False) as response:
+            async with self._session.get(
+                self._base + path, params=query, headers=_basic(login), allow_redirects=False
+            ) as response:
                 if response.status != 200:
                     raise StatusError(path, response.status)
                 return await _decode(await self._read(response, path), path)
@@ -56,6 +57,11 @@ class Api:
             if len(body) > MAX_ANSWER:
                 raise ProviderError(f"{path} answered more than {MAX_ANSWER} bytes")
         return bytes(body)
+
+
+def _basic(login: tuple[str, str] | None) -> dict[str, str]:
+    # RFC 7617.
+    return {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()} if login else {}
 
 
 async def _decode(body: bytes, path: str) -> Any:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import aiohttp
 import structlog
 
 from control.config import NordVpnAccount, NordVpnSettings
@@ -184,7 +183,7 @@ class NordVpn:
             return kept[1]
         token = await read_token(account)
         try:
-            answer = await self._api.get("/v1/users/services/credentials", auth=aiohttp.BasicAuth("token", token))
+            answer = await self._api.get("/v1/users/services/credentials", login=("token", token))
         except ProviderError as error:
             refused = isinstance(error, StatusError) and error.status in (401, 403)
             if kept is not None and not refused:

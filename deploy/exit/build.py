@@ -6,6 +6,7 @@ construction may have neither an index nor the certificates to reach one.
 
 import hashlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def build_exit_image(
         tag=tag,
         # Packages come through the host's own network: an engine may have no default bridge.
         network_mode="host",
-        buildargs={"BASE": base},
+        # Where only sources changed, the packages of the image that is there are used again, a loaded one's too.
+        cache_from=[tag] if _label(client, tag) is not None else None,
+        buildargs={"BASE": base, **_proxies()},
         labels={SOURCE_LABEL: source},
         rm=True,
         forcerm=True,
@@ -129,6 +132,12 @@ def _download(directory: Path, machine: str, locked: str) -> None:
         wanted.unlink()
     if done.returncode:
         raise BuildError(f"pip could not fetch the agent's wheels: {done.stderr.strip()[-500:]}")
+
+
+def _proxies() -> dict[str, str]:
+    """The proxy variables that are set, for apt-get inside the build; Docker keeps them out of the image."""
+    names = ("http_proxy", "https_proxy", "no_proxy")
+    return {name: os.environ[name] for lower in names for name in (lower, lower.upper()) if os.environ.get(name)}
 
 
 def _machine(client: docker.DockerClient) -> str:

@@ -1,4 +1,4 @@
-"""`vpnexit lab …`: up, down, status, and stopping single processes to see what happens."""
+"""`vpnexit lab …`: up, down, status, and stopping single parts to see what happens."""
 
 import json
 import time
@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.lab import fleet, supervisor, world
+from deploy.lab import fleet, world
+from deploy.lab import leaks as leak_counters
 from deploy.lab.shell import LabError
 from deploy.lab.state import Place
 from health import countries
@@ -23,6 +24,13 @@ errors = Console(stderr=True, highlight=False)
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="The lab's directory.", show_default="~/.local/state/vpnexit/lab")
 ]
+Part = Annotated[
+    str,
+    typer.Argument(
+        help="redis, control, collector, scorer, gateway1, gateway2, haproxy; whoami, api; docker; a VPN server: "
+        + ", ".join(server.name for server in world.SERVERS)
+    ),
+]
 PortOption = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -33,7 +41,7 @@ def up(
     """Bring the lab up; a second time it is quick and changes nothing."""
     began = time.monotonic()
     place = Place(state_dir)
-    with _one_line_errors():
+    with _one_line_errors(), place.held():
         memory = fleet.up(place, _step, http=port, socks=socks_port, api=api_port)
     console.print(f"\n[bold]the lab is up[/bold] ({time.monotonic() - began:.1f} s)\n")
     for country in world.PLACES:
@@ -46,8 +54,9 @@ def up(
 @app.command()
 def down(state_dir: StateDir = None) -> None:
     """Remove the lab: processes, containers, networks, the private engine, files."""
-    with _one_line_errors():
-        fleet.down(Place(state_dir), _step)
+    place = Place(state_dir)
+    with _one_line_errors(), place.held():
+        fleet.down(place, _step)
     console.print("the lab is down")
 
 
@@ -58,7 +67,7 @@ def status(
     """What runs, and how to reach it."""
     place = Place(state_dir)
     with _one_line_errors():
-        found = fleet.status(place)
+        found = fleet.status(place, _serving(place))
         pids = {} if as_json else fleet.processes(place)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -77,25 +86,34 @@ def status(
 
 
 @app.command()
-def stop(program: str, state_dir: StateDir = None) -> None:
-    """Stop one process of the product until `start` (redis, control, collector, scorer, gateway1, …)."""
+def stop(part: Part, state_dir: StateDir = None) -> None:
+    """Stop one part of the lab until `start`, to see what happens."""
     with _one_line_errors():
-        supervisor.ask(Place(state_dir), "stop", program)
+        fleet.stop(Place(state_dir), part)
 
 
 @app.command()
-def start(program: str, state_dir: StateDir = None) -> None:
-    """Start a process that `stop` stopped."""
+def start(part: Part, state_dir: StateDir = None) -> None:
+    """Start what `stop` stopped."""
     with _one_line_errors():
-        supervisor.ask(Place(state_dir), "start", program)
+        fleet.start(Place(state_dir), part)
 
 
 @app.command()
-def leaks(state_dir: StateDir = None) -> None:
+def leaks() -> None:
     """Packets that left an exit past its tunnel, as JSON."""
     with _one_line_errors():
-        counts = fleet.leak_counters(Place(state_dir)).read()
+        counts = leak_counters.read()
     typer.echo(json.dumps({name: getattr(counts, name) for name in counts.__slots__}))
+
+
+def _serving(place: Place) -> list[tuple[str, str]]:
+    """None where control cannot tell: the rest of the lab's state is of use without it."""
+    try:
+        return fleet.serving_nodes(place)
+    except LabError as error:
+        errors.print(f"vpnexit: {error}", markup=False, soft_wrap=True)
+        return []
 
 
 @contextmanager

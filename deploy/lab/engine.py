@@ -38,12 +38,11 @@ class Engine:
         """Run the Docker client against this engine. Raises LabError."""
         return run(["docker", *arguments], timeout=timeout, stdin=stdin, env={"DOCKER_HOST": self.host})
 
-    def privileged(self, image: str) -> hostnet.Privileged:
-        """Run commands in the host's network namespace: directly as root, else in a container of `image`."""
-        if packages.is_root() and self.own:
-            return hostnet.as_root
-        helper = ("run", "--rm", "--interactive", "--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN")
-        return lambda command, stdin: self.docker(*helper, image, *command, stdin=stdin)
+    def last_words(self, container: str) -> str:
+        """The last line that a container wrote."""
+        return run(
+            ["/bin/sh", "-c", 'docker logs --tail 1 "$1" 2>&1', "sh", container], env={"DOCKER_HOST": self.host}
+        ).strip()
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -99,36 +98,59 @@ def ensure(state: Path) -> Engine:
     if found is not None:
         packages.ensure({"docker": "docker-cli"}, "the lab")
         return found
-    if not (packages.is_root() and packages.is_debian()):
-        raise LabError(
-            "no Docker Engine answers: start one (or point DOCKER_HOST at it), "
-            "or run this as root on Debian, where the lab installs and starts its own"
-        )
+    if not packages.is_debian():
+        raise LabError("no Docker Engine answers, and the lab starts its own on Debian only: start one")
     packages.ensure(packages.ENGINE, "the lab's own Docker Engine")
-    _start(state)
-    return Engine(f"unix://{OWN_SOCKET}", own=True)
+    return start(state)
+
+
+def again(host: str, own: bool, state: Path) -> Engine:
+    """The engine that the lab runs on already; its own is started if it ended. Raises LabError."""
+    if own:
+        return start(state)
+    if not answers(Path(host.removeprefix("unix://"))):
+        raise LabError(f"the Docker Engine {host} that the lab runs on does not answer: start it, or run make lab-down")
+    return Engine(host, own=False)
 
 
 def restart_for_removal(state: Path) -> Engine | None:
     """The lab's own engine, started once more if it ended badly and left something to remove; None if there is none."""
     if answers(OWN_SOCKET):
         return Engine(f"unix://{OWN_SOCKET}", own=True)
-    if not _data_root(state).exists() or not packages.is_root():
-        return None
-    with contextlib.suppress(LabError):
-        _start(state)
-        return Engine(f"unix://{OWN_SOCKET}", own=True)
+    if _data_root(state).exists():
+        with contextlib.suppress(LabError):
+            return start(state)
     return None
 
 
-def remove(state: Path) -> None:
-    """Stop the lab's own engine and delete everything it kept. Its containers must be gone."""
+def start(state: Path) -> Engine:
+    """The lab's own engine, running; containers that went on without it are found again. Raises LabError."""
+    if not answers(OWN_SOCKET):
+        _start(state)
+    return Engine(f"unix://{OWN_SOCKET}", own=True)
+
+
+def stop(state: Path) -> None:
+    """Stop the lab's own dockerd, if it runs; containers go on (`live-restore`)."""
     pid = _pid(state)
     if pid:
         os.kill(pid, signal.SIGTERM)
         if not _gone(pid, STOP_TIMEOUT_S):
             os.kill(pid, signal.SIGKILL)
             _gone(pid, STOP_TIMEOUT_S)
+
+
+def clear(engine: Engine) -> None:
+    """Remove every container and network of an engine of the lab's own."""
+    containers = engine.docker("ps", "--all", "--quiet").split()
+    if containers:
+        engine.docker("rm", "--force", "--volumes", *containers)
+    engine.docker("network", "prune", "--force")
+
+
+def remove(state: Path) -> None:
+    """Stop the lab's own engine and delete everything it kept. Its containers must be gone."""
+    stop(state)
     _end_leftovers()
     hostnet.restore_switches(RUN_DIR / "switches.json")
     roots = (_data_root(state), RUN_DIR)
@@ -208,12 +230,13 @@ def _gone(pid: int, timeout: float) -> bool:
 
 
 def _end_leftovers() -> None:
-    """End containerd and shims that outlived their daemon: those whose command line names our exec root."""
+    """End containerd and shims that outlived their daemon: those of our exec root, as this mount namespace sees it."""
     mark = os.fsencode(RUN_DIR / "exec")
+    ours = os.readlink("/proc/self/ns/mnt")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "cmdline").read_bytes():
+                if mark in (entry / "cmdline").read_bytes() and os.readlink(entry / "ns" / "mnt") == ours:
                     os.kill(int(entry.name), signal.SIGKILL)
                     _gone(int(entry.name), 5.0)
 

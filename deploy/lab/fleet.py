@@ -1,20 +1,21 @@
 """The lab as a whole: up, down, and what it says of itself."""
 
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from deploy.lab import engine as engines
-from deploy.lab import hostnet, images, packages, product, servers, supervisor, world
+from deploy.lab import hostnet, images, leaks, packages, product, servers, supervisor, world
 from deploy.lab.client import ControlClient, seen_address
 from deploy.lab.engine import Engine
-from deploy.lab.leaks import LeakCounters
 from deploy.lab.shell import LabError, has
 from deploy.lab.state import HOST, USER, Memory, Place, check_ports, choose_ports, new_password
 from health import countries
 
 SERVING_TIMEOUT_S = 90.0
+ENGINE = "docker"
 EXIT_LABEL = f"io.vpnexit.fleet={product.FLEET}"
 
 # Says what is being done; the block inside is the doing.
@@ -27,29 +28,28 @@ def up(place: Place, step: Step, *, http: int, socks: int, api: int) -> Memory:
     Raises:
         LabError: something is missing, taken or did not come up. What is up stays: `down` removes it.
     """
-    memory = place.recall()
+    _need_root()
     place.make()
+    memory = place.recall()
     if not supervisor.running(place):
         check_ports(memory.ports if memory else choose_ports(http, socks, api), world.PLACES)
     with step("programs"):
         packages.ensure(packages.HOST, "the lab")
     with step("Docker Engine"):
-        engine = engines.ensure(place.root)
-    with step("images") as tell:
-        images.ensure(engine, tell)
-    with step("networks and leak counters"):
-        privileged = engine.privileged(images.SERVER)
-        made_blackhole = hostnet.hold_range(privileged) or (memory is not None and memory.made_blackhole)
-        _prepare_network(engine, privileged)
+        engine = _engine(place, memory)
     if memory is None:
         memory = Memory(
             docker_host=engine.host,
             own_engine=engine.own,
-            made_blackhole=made_blackhole,
+            made_blackhole=not hostnet.range_held(),
             ports=choose_ports(http, socks, api),
             password=new_password(),
         )
         place.remember(memory)
+    with step("images") as tell:
+        images.ensure(engine, tell)
+    with step("networks and leak counters"):
+        _prepare_network(engine)
     with step("VPN servers, whoami, API"):
         servers.write(place.servers)
         servers.start(engine, place.servers)
@@ -66,7 +66,8 @@ def down(place: Place, step: Step) -> None:
     Raises:
         LabError: something could not be removed; the text says what.
     """
-    memory = place.recall()
+    _need_root()
+    memory = _recall_if_possible(place)
     with step("processes"):
         supervisor.stop(place)
     with step("containers and networks"):
@@ -74,21 +75,25 @@ def down(place: Place, step: Step) -> None:
         if engine is not None:
             _remove_containers(engine)
     with step("routes and counters"):
-        _restore_network(engine, memory)
+        _restore_network(memory)
     with step("engine and files"):
         if engine is None or engine.own:
             engines.remove(place.root)
         else:
             images.remove(engine)
         shutil.rmtree(place.root, ignore_errors=True)
-    if place.root.exists():
-        raise LabError(f"{place.root} could not be removed: run this as the user who started the lab")
 
 
-def status(place: Place) -> dict[str, Any]:
+def serving_nodes(place: Place) -> list[tuple[str, str]]:
+    """Country and id of the nodes that serve. Raises LabError where control cannot tell."""
+    nodes = ControlClient(place, _up(place)).nodes()
+    return sorted((node["country"], node["id"]) for node in nodes if node["status"] == "running")
+
+
+def status(place: Place, serving: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """What `lab status --json` prints. Raises LabError where the lab is not up."""
     memory = _up(place)
-    nodes = ControlClient(place, memory).nodes()
+    nodes = list(serving)
     return {
         "proxy": {"host": HOST, "port": memory.ports.http, "user": USER, "password": memory.password},
         "whoami": f"http://{world.WHOAMI}/",
@@ -100,7 +105,7 @@ def status(place: Place) -> dict[str, Any]:
             country: {
                 "port": countries.port(country),
                 "egress": world.egresses(country),
-                "nodes": sorted(node["id"] for node in nodes if _serves(node, country)),
+                "nodes": [node for where, node in nodes if where == country],
             }
             for country in world.PLACES
         },
@@ -114,11 +119,26 @@ def processes(place: Place) -> dict[str, int]:
     return pids
 
 
-def leak_counters(place: Place) -> LeakCounters:
-    """The counters of the running lab. Raises LabError where the lab is not up."""
+def stop(place: Place, name: str) -> None:
+    """Stop one part of the lab until `start`: a process, a VPN server, or `docker`. Raises LabError."""
     memory = _up(place)
-    engine = Engine(memory.docker_host, memory.own_engine)
-    return LeakCounters(engine.privileged(images.SERVER))
+    if name == ENGINE and memory.own_engine:
+        engines.stop(place.root)
+    elif name in _containers():
+        Engine(memory.docker_host, memory.own_engine).docker("stop", "--time", "1", _containers()[name])
+    else:
+        supervisor.ask(place, "stop", name)
+
+
+def start(place: Place, name: str) -> None:
+    """Start what `stop` stopped, and return when it is ready. Raises LabError."""
+    memory = _up(place)
+    if name == ENGINE and memory.own_engine:
+        engines.start(place.root)
+    elif name in _containers():
+        servers.start(Engine(memory.docker_host, memory.own_engine), place.servers, [_containers()[name]])
+    else:
+        supervisor.ask(place, "start", name)
 
 
 def curl_lines(memory: Memory, country: str) -> list[str]:
@@ -132,6 +152,11 @@ def curl_lines(memory: Memory, country: str) -> list[str]:
     ]
 
 
+def _containers() -> dict[str, str]:
+    vpn = {server.name: server.container for server in world.SERVERS}
+    return vpn | {"whoami": servers.WHOAMI, "api": servers.API}
+
+
 def _up(place: Place) -> Memory:
     memory = place.recall()
     if memory is None:
@@ -139,13 +164,25 @@ def _up(place: Place) -> Memory:
     return memory
 
 
-def _prepare_network(engine: Engine, privileged: hostnet.Privileged) -> None:
-    hostnet.guard(privileged)
+def _recall_if_possible(place: Place) -> Memory | None:
+    try:
+        return place.recall()
+    except LabError:
+        return None
+
+
+def _need_root() -> None:
+    if sys.platform != "linux" or not packages.is_root():
+        raise LabError("the lab needs root on Linux: it makes bridges, counts packets and hands files to containers")
+
+
+def _prepare_network(engine: Engine) -> None:
+    hostnet.hold_range()
+    hostnet.guard()
     if engine.own:
         hostnet.allow_bridging()
-    counters = LeakCounters(privileged)
-    if not counters.in_place():
-        counters.set_up()
+    if not leaks.in_place():
+        leaks.set_up()
 
 
 def _start_product(place: Place, memory: Memory) -> None:
@@ -194,8 +231,10 @@ def _waiting(control: ControlClient, tell: Callable[[str], None], deadline: floa
         time.sleep(0.2)
 
 
-def _serves(node: dict[str, Any], country: str) -> bool:
-    return bool(node["country"] == country and node["status"] == "running")
+def _engine(place: Place, memory: Memory | None) -> Engine:
+    if memory is None:
+        return engines.ensure(place.root)
+    return engines.again(memory.docker_host, memory.own_engine, place.root)
 
 
 def _engine_to_clear(place: Place, memory: Memory | None) -> Engine | None:
@@ -205,22 +244,20 @@ def _engine_to_clear(place: Place, memory: Memory | None) -> Engine | None:
 
 
 def _remove_containers(engine: Engine) -> None:
+    if engine.own:
+        engines.clear(engine)
+        return
     exits = engine.docker("ps", "--all", "--quiet", "--filter", f"label={EXIT_LABEL}").split()
     if exits:
         engine.docker("rm", "--force", "--volumes", *exits)
     servers.remove(engine)
 
 
-def _restore_network(engine: Engine | None, memory: Memory | None) -> None:
-    privileged = engine.privileged(images.SERVER) if engine is not None else hostnet.as_root
-    if packages.is_root() and has("nft"):
-        privileged = hostnet.as_root
-    elif engine is None:
-        return  # nothing was ever made, or nothing that this user could undo
-    LeakCounters(privileged).remove()
-    hostnet.unguard(privileged)
-    if packages.is_root():
-        hostnet.disallow_bridging()
-        hostnet.remove_bridges()
+def _restore_network(memory: Memory | None) -> None:
+    if has("nft"):
+        leaks.remove()
+        hostnet.unguard()
+    hostnet.disallow_bridging()
+    hostnet.remove_bridges()
     if memory is not None and memory.made_blackhole:
-        hostnet.release_range(privileged)
+        hostnet.release_range()

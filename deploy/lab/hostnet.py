@@ -5,7 +5,6 @@ to forward between the ports of a bridge.
 """
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deploy.lab import world
@@ -15,9 +14,6 @@ GUARD = "vxlab"
 FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.conf.default.forwarding")
 BRIDGED = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 BLACKHOLE = ["blackhole", world.RANGE, "metric", "4000"]
-
-# Runs one command in the host's network namespace with the rights to change it.
-Privileged = Callable[[Sequence[str], str | None], str]
 
 # Nothing of the lab is forwarded anywhere else: what an exit sends past its tunnel ends here, after it was counted.
 GUARD_RULES = f"""
@@ -35,31 +31,29 @@ table inet {GUARD} {{
 """
 
 
-def as_root(command: Sequence[str], stdin: str | None = None) -> str:
-    return run(command, stdin=stdin)
+def range_held() -> bool:
+    """Whether packets for hosts of the lab that are gone stay on this machine already."""
+    return "blackhole" in run(["ip", "-4", "route", "show", "exact", world.RANGE, "metric", "4000"])
 
 
-def hold_range(privileged: Privileged) -> bool:
-    """Keep packets for hosts of the lab that are gone on this machine. False where that was so already."""
-    if "blackhole" in run(["ip", "-4", "route", "show", "exact", world.RANGE, "metric", "4000"]):
-        return False
-    privileged(["ip", "route", "add", *BLACKHOLE], None)
-    return True
+def hold_range() -> None:
+    if not range_held():
+        run(["ip", "route", "add", *BLACKHOLE])
 
 
-def release_range(privileged: Privileged) -> None:
-    if "blackhole" in run(["ip", "-4", "route", "show", "exact", world.RANGE, "metric", "4000"]):
-        privileged(["ip", "route", "del", *BLACKHOLE], None)
+def release_range() -> None:
+    if range_held():
+        run(["ip", "route", "del", *BLACKHOLE])
 
 
-def guard(privileged: Privileged) -> None:
+def guard() -> None:
     """Keep the lab's bridges to themselves."""
-    privileged(["nft", "-f", "-"], GUARD_RULES)
+    run(["nft", "-f", "-"], stdin=GUARD_RULES)
 
 
-def unguard(privileged: Privileged) -> None:
+def unguard() -> None:
     # Adding before deleting makes deleting what is not there no error.
-    privileged(["nft", "-f", "-"], f"table inet {GUARD} {{}}\ndelete table inet {GUARD}\n")
+    run(["nft", "-f", "-"], stdin=f"table inet {GUARD} {{}}\ndelete table inet {GUARD}\n")
 
 
 def remember_switches(path: Path) -> None:
@@ -117,7 +111,7 @@ def disallow_bridging() -> None:
 def remove_bridges() -> None:
     """Delete what a Docker that ended badly left of the lab's bridges."""
     for bridge in (world.UPLINK, world.WAN):
-        if Path("/sys/class/net", bridge).exists():
+        if succeeds(["ip", "link", "show", "dev", bridge]):
             run(["ip", "link", "delete", bridge])
 
 
@@ -126,7 +120,7 @@ def _exception(bridge: str) -> list[str]:
 
 
 def _has_filter_table() -> bool:
-    if not has("iptables"):
+    if not (has("iptables") and has("nft")):
         return False
     legacy = Path("/proc/net/ip_tables_names")
     try:

@@ -96,6 +96,8 @@ def _ensure_server(engine: Engine, base_name: str) -> None:
         engine.docker(
             "build",
             *("--network", "host", "--quiet", "--tag", SERVER, "--file", Path(directory, "inside", "Dockerfile")),
+            # Packages of an image that was loaded are used again where only files changed.
+            *(("--cache-from", SERVER) if has_image(engine, SERVER) else ()),
             *("--build-arg", f"BASE={base_name}", "--label", f"{DIGEST_LABEL}={digest}"),
             *(part for proxy in _proxies() for part in ("--build-arg", proxy)),
             directory,
@@ -163,8 +165,8 @@ def mirror() -> str:
 
 
 def _bootstrap(target: Path, why: str) -> None:
-    if not packages.is_root():
-        raise LabError(f"{PUBLIC_BASE} could not be pulled ({why}) and making it with debootstrap needs root on Debian")
+    if not packages.is_debian():
+        raise LabError(f"{PUBLIC_BASE} could not be pulled ({why}), and only Debian can make it with debootstrap")
     packages.ensure({"debootstrap": "debootstrap"}, "making the base image")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vpnexit-base-") as directory:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.lab import hostnet, world
-from deploy.lab.hostnet import Privileged
-from deploy.lab.shell import LabError
+from deploy.lab.shell import LabError, run
 from health.model import Protocol
 
 TABLE = "vxlab_leaks"
@@ -90,56 +89,53 @@ table {family} {TABLE} {{
 """
 
 
-class LeakCounters:
-    """The counters of one lab."""
+def set_up() -> None:
+    """Put the counters in place, all zero. Raises LabError."""
+    remove()
+    try:
+        run(["nft", "-f", "-"], stdin=ruleset("bridge"))
+    except LabError:
+        run(["nft", "-f", "-"], stdin=ruleset("inet"))
+        hostnet.show_bridged_packets()
 
-    def __init__(self, privileged: Privileged) -> None:
-        self._privileged = privileged
 
-    def set_up(self) -> None:
-        """Put the counters in place, all zero."""
-        self.remove()
-        try:
-            self._privileged(["nft", "-f", "-"], ruleset("bridge"))
-        except LabError:
-            self._privileged(["nft", "-f", "-"], ruleset("inet"))
-            hostnet.show_bridged_packets()
+def remove() -> None:
+    for family in ("bridge", "inet"):
+        run(["nft", "-f", "-"], stdin=f"table {family} {TABLE} {{}}\ndelete table {family} {TABLE}\n")
 
-    def in_place(self) -> bool:
-        try:
-            self.read()
-        except LabError:
-            return False
-        return True
 
-    def remove(self) -> None:
-        for family in ("bridge", "inet"):
-            self._privileged(["nft", "-f", "-"], f"table {family} {TABLE} {{}}\ndelete table {family} {TABLE}\n")
+def in_place() -> bool:
+    try:
+        read()
+    except LabError:
+        return False
+    return True
 
-    def read(self) -> Counts:
-        """The counts now. Raises LabError where the counters are not in place."""
-        found = {
-            item["counter"]["name"]: item["counter"]["packets"]
-            for item in self._list("counters")
-            if "counter" in item and item["counter"]["table"] == TABLE
-        }
-        if set(found) != set(COUNTERS):
-            raise LabError("the leak counters are not in place: run make lab")
-        return Counts(**found)
 
-    def flows(self) -> list[Flow]:
-        """Who sent what to whom, IPv4; for telling an exit's own endpoint from another's."""
-        elements = [
-            element["elem"]
-            for item in self._list("ruleset")
-            if item.get("set", {}).get("table") == TABLE and item["set"]["name"] == "flows"
-            for element in item["set"].get("elem", [])
-        ]
-        return [_flow(element) for element in elements]
+def read() -> Counts:
+    """The counts now. Raises LabError where the counters are not in place."""
+    found = {
+        item["counter"]["name"]: item["counter"]["packets"]
+        for item in _list("counters")
+        if "counter" in item and item["counter"]["table"] == TABLE
+    }
+    if set(found) != set(COUNTERS):
+        raise LabError("the leak counters are not in place: run make lab")
+    return Counts(**found)
 
-    def _list(self, what: str) -> list[dict[str, Any]]:
-        answer = json.loads(self._privileged(["nft", "--json", "list", what], None))
-        return list(answer["nftables"])
+
+def flows() -> list[Flow]:
+    """Who sent what to whom, IPv4; for telling an exit's own endpoint from another's."""
+    return [
+        _flow(element["elem"])
+        for item in _list("ruleset")
+        if item.get("set", {}).get("table") == TABLE and item["set"]["name"] == "flows"
+        for element in item["set"].get("elem", [])
+    ]
+
+
+def _list(what: str) -> list[dict[str, Any]]:
+    return list(json.loads(run(["nft", "--json", "list", what]))["nftables"])
 
 
 def _flow(element: dict[str, Any]) -> Flow:

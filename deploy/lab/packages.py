@@ -40,7 +40,7 @@ def ensure(wanted: Mapping[str, str], purpose: str) -> None:
     if not missing:
         return
     if not (is_root() and is_debian()):
-        raise LabError(f"{purpose} needs {', '.join(missing)}: install them, or run this as root on Debian")
+        raise LabError(f"{purpose} needs {', '.join(missing)}: install them (root on Debian does so by itself)")
     with _services_held():
         _install(missing)
     if Path("/run/systemd/system").exists():

@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,8 @@ def api_world(account: dict[str, str], public_keys: dict[str, str]) -> dict[str,
     }
 
 
-def start(engine: Engine, files: Files) -> None:
-    """Bring networks and servers up; what runs already is left alone.
+def start(engine: Engine, files: Files, only: Collection[str] = ()) -> None:
+    """Bring networks and servers up (or `only` these containers); what runs already is left alone.
 
     Raises:
         LabError: a server is not ready within 30 s; the text names it and says its last words.
@@ -166,13 +166,14 @@ def start(engine: Engine, files: Files) -> None:
     running = set(engine.docker("ps", "--filter", f"label={world.LABEL}", "--format", "{{.Names}}").split())
     present = set(engine.docker("ps", "--all", "--filter", f"label={world.LABEL}", "--format", "{{.Names}}").split())
     _create_networks(engine)
-    for name, create in _servers(engine, files):
+    wanted = [(name, create) for name, create in _servers(engine, files) if not only or name in only]
+    for name, create in wanted:
         if name not in present:
             create()
         if name not in running:
             engine.docker("start", name)
     deadline = time.monotonic() + READY_TIMEOUT_S
-    for name, _ in _servers(engine, files):
+    for name, _ in wanted:
         _wait_ready(engine, name, deadline)
 
 
@@ -243,7 +244,7 @@ def _wait_ready(engine: Engine, name: str, deadline: float) -> None:
         if _READY in logged:
             return
         if shown[0] != "true" or time.monotonic() > deadline:
-            raise LabError(f"the lab's server {name} did not come up: docker --host {engine.host} logs {name}")
+            raise LabError(f"the lab's server {name} did not come up: {engine.last_words(name)}")
         time.sleep(0.1)
 
 

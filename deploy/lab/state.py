@@ -1,9 +1,11 @@
 """Where the lab keeps its files, and the little it must remember between two commands."""
 
+import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +70,20 @@ class Place:
         self.root.chmod(0o700)
         for directory in (self.output, self.redis):
             directory.mkdir(mode=0o700, exist_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One command at a time. Raises LabError where another one is at work."""
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The parent directory is what stays when the lab's own is removed.
+        directory = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise LabError("another vpnexit lab command is at work: wait for it to end") from None
+        finally:
+            os.close(directory)
 
     def remember(self, memory: Memory) -> None:
         pki.write_private(self._memory, memory.model_dump_json(indent=1) + "\n")

@@ -37,7 +37,7 @@ async def run(place: Place) -> None:
     """Start everything and keep it running until SIGTERM or SIGINT.
 
     Raises:
-        LabError, StartError: something did not come up; what was started is stopped again.
+        LabError, or a group of StartErrors: something did not come up; what was started is stopped again.
     """
     memory = place.recall()
     if memory is None:
@@ -72,8 +72,12 @@ class _Service:
 
     async def start_all(self) -> None:
         async with self._lock:
-            for program in self._known.values():
-                await self._supervisor.start(program)
+            # Redis first, since everybody asks it; the rest side by side.
+            first, *rest = self._known.values()
+            await self._supervisor.start(first)
+            async with asyncio.TaskGroup() as group:
+                for program in rest:
+                    group.create_task(self._supervisor.start(program), name=f"start {program.name}")
             self._ready = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,8 +204,8 @@ def main() -> None:
     logs.configure()
     try:
         asyncio.run(run(Place(Path(sys.argv[1]))))
-    except (LabError, StartError) as error:
-        sys.exit(str(error))
+    except* (LabError, StartError) as errors:
+        sys.exit("; ".join(str(error) for error in errors.exceptions))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from health.agent.tun import DEVICE
 # The tunnels carry IPv4 only; an IPv6 socket is handed over when asked for, and fails at once.
 _CARRIED = ("inet",)
 _MAX_PENDING = 256
+# Bytes as the kernel counts them, about a thousand for a datagram with 200 descriptors: some ten of those.
+_MAX_UNREAD = 10_000
 _STATISTICS = f"/sys/class/net/{DEVICE}/statistics"
 
 
@@ -115,6 +117,9 @@ class Agent:
     def _hand_over(self, peer: Peer, message: dict[str, Any], answer: dict[str, Any]) -> None:
         if self._probe.state != UP:
             peer.send({**answer, "error": f"the tunnel is {self._probe.state}"})
+            return
+        if peer.unread > _MAX_UNREAD:
+            peer.send({**answer, "error": "earlier answers are not read yet"})
             return
         try:
             with handover.made(message.get("family"), message.get("type"), message.get("n")) as descriptors:

@@ -7,26 +7,26 @@ ends, it ends, and with it the container: nobody is left who could use half an e
 import fcntl
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from health.agent import killswitch, log, nft, nodefile, protocol, routes, spawn, tun
 from health.agent.openvpn import OpenVpn
 from health.agent.program import Failure, Program
 from health.agent.protocol import Ended
 from health.agent.report import Report
+from health.agent.wake import Wake
 from health.agent.wireguard import WireGuard
 
 CONFIG_DIRECTORY = Path("/etc/vpnexit")
 AGENT_DIRECTORY = Path("/run/vpnexit/agent")
 _TICK = 1.0
-_FAREWELL = 1.0
+_FAREWELL = 0.5
+_VPN, _AGENT = "VPN program", "agent"
 # Room for some ten reports: an agent that has not read for that long is not serving anybody.
 _PIPE_SIZE = 4096
 
@@ -34,23 +34,26 @@ _PIPE_SIZE = 4096
 class Init:
     """The running container."""
 
-    def __init__(self, node: nodefile.NodeFile, program: Program, guard: nft.Guard, wake: "Wake") -> None:
+    def __init__(self, node: nodefile.NodeFile, program: Program, guard: nft.Guard, wake: Wake) -> None:
         self._node = node
         self._program = program
         self._guard = guard
         self._selector = selectors.DefaultSelector()
         self._wake = wake
-        self._selector.register(wake.reader, selectors.EVENT_READ, lambda: None)
+        self._output = log.Output()
+        self._selector.register(wake.reader, selectors.EVENT_READ, wake.note)
+        self._selector.register(self._output.reader, selectors.EVENT_READ, self._output.forward)
         self._children: dict[int, str] = {}
         self._ended: Failure | None = None
         self._last_report = b""
+        self._kill_switch = True
 
     def run(self) -> Failure:
         """Start both programs and watch them; how it ended. Raises Failure, OSError, routes.NetworkError."""
-        self._children[self._program.start(self._selector)] = "VPN program"
+        self._children[self._program.start(self._selector, self._output.writer)] = _VPN
         self._device = socket.if_nametoindex(tun.DEVICE)
-        pid, self._pipe = _start_agent()
-        self._children[pid] = "agent"
+        pid, self._pipe = _start_agent(self._output.writer)
+        self._children[pid] = _AGENT
         next_tick = time.monotonic()
         while self._ended is None:
             if time.monotonic() >= next_tick:
@@ -61,18 +64,19 @@ class Init:
         return self._ended
 
     def farewell(self) -> None:
-        """Let the VPN program say goodbye, for at most a second."""
-        if not self._program.stop():
-            return
-        deadline = time.monotonic() + _FAREWELL
-        while "VPN program" in self._children.values() and time.monotonic() < deadline:
-            self._wait(deadline)
+        """Let the VPN program say goodbye, which it does at once; then pass on what was written last."""
+        if self._program.stop():
+            deadline = time.monotonic() + _FAREWELL
+            while _VPN in self._children.values() and time.monotonic() < deadline:
+                self._wait(deadline)
+        self._output.forward()
 
     def _wait(self, until: float) -> None:
         for key, _ in self._selector.select(max(0.0, until - time.monotonic())):
             handler: Callable[[], None] = key.data
             handler()
-        while self._wake.drain():
+        # After the handlers: what a program said before it ended comes first.
+        if self._wake.noted():
             self._reap()
         if self._wake.stopped:
             self._end(Failure(Ended.STOPPED, "asked to stop"))
@@ -85,13 +89,17 @@ class Init:
 
     def _report(self, *, force: bool) -> None:
         link = self._program.link
+        kill_switch = self._guard.intact()
+        if kill_switch != self._kill_switch:
+            self._kill_switch = kill_switch
+            log.write("kill switch", level="info" if kill_switch else "error", intact=kill_switch)
         line = Report(
             node=self._node.node,
             probe_name=self._node.probe_name,
             link=link.up,
             reason=link.reason,
             dns=link.dns,
-            kill_switch=self._guard.intact(),
+            kill_switch=kill_switch,
             handshake_age_s=link.handshake_age_s,
         ).line()
         if not force and line == self._last_report:
@@ -113,9 +121,9 @@ class Init:
             if pid == 0:
                 return
             who = self._children.pop(pid, None)
-            if who == "VPN program":
+            if who == _VPN:
                 self._end(self._program.failure or Failure(Ended.VPN_ENDED, f"the VPN program ended {_how(status)}"))
-            elif who == "agent":
+            elif who == _AGENT:
                 self._end(Failure(Ended.AGENT_ENDED, f"the agent ended {_how(status)}"))
 
     def _end(self, failure: Failure) -> None:
@@ -123,32 +131,9 @@ class Init:
             self._ended = failure
 
 
-class Wake:
-    """Signals, as something a selector can wait for."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-
-    def drain(self) -> bool:
-        try:
-            return bool(os.read(self.reader, 4096))
-        except BlockingIOError:
-            return False
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-
-
 def main() -> None:
     """Run as PID 1; the exit status is a `protocol.Ended`."""
-    # A log that nobody reads (the Docker daemon being away) must not stop a tunnel.
-    os.set_blocking(2, False)
+    log.never_wait()
     failure = _run(Wake())
     level = "info" if failure.ended is Ended.STOPPED else "error"
     log.write("ended", level=level, code=int(failure.ended), status=failure.ended.name.lower(), reason=failure.reason)
@@ -158,8 +143,10 @@ def main() -> None:
 def _run(wake: Wake) -> Failure:
     try:
         init = _prepare(wake)
-        failure = init.run()
-        init.farewell()
+        try:
+            return init.run()
+        finally:
+            init.farewell()
     except Failure as error:
         return error
     except nodefile.ConfigError as error:
@@ -168,11 +155,10 @@ def _run(wake: Wake) -> Failure:
         return Failure(Ended.KILL_SWITCH, str(error))
     except (routes.NetworkError, OSError, subprocess.SubprocessError) as error:
         return Failure(Ended.NETWORK, str(error))
-    return failure
 
 
 def _prepare(wake: Wake) -> Init:
-    node = nodefile.parse((CONFIG_DIRECTORY / "node.json").read_text())
+    node = nodefile.read(CONFIG_DIRECTORY / "node.json")
     guard = nft.Guard(killswitch.render(tun.DEVICE, node.endpoint, protocol.VPN_UID))
     guard.set()
     uplink = routes.find_uplink(node.endpoint.address)
@@ -187,7 +173,7 @@ def _prepare(wake: Wake) -> Init:
     return Init(node, program, guard, wake)
 
 
-def _start_agent() -> tuple[int, int]:
+def _start_agent(output: int) -> tuple[int, int]:
     # With the directory's group the agent's socket gets that group, and its members may connect.
     group = AGENT_DIRECTORY.stat().st_gid or protocol.AGENT_UID
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -195,9 +181,10 @@ def _start_agent() -> tuple[int, int]:
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     try:
         pid = spawn.spawn(
-            [sys.executable, "-m", "health.agent.agent", str(AGENT_DIRECTORY / protocol.SOCKET_NAME)],
+            [sys.executable, "-P", "-m", "health.agent.agent", str(AGENT_DIRECTORY / protocol.SOCKET_NAME)],
             user=protocol.AGENT_UID,
             group=group,
+            output=output,
             stdin=reader,
         )
     finally:

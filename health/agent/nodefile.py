@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from health.agent.dns import valid_name
@@ -36,6 +37,14 @@ class NodeFile:
     probe_name: str
     address: IPv4Interface | None
     server_public_key: bytes
+
+
+def read(path: Path) -> NodeFile:
+    """Read and check the file. Raises ConfigError."""
+    try:
+        return parse(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: {error}") from None
 
 
 def parse(text: str) -> NodeFile:

@@ -29,7 +29,7 @@ class OpenVpn:
         self.link = Link(up=False, reason="starting OpenVPN", dns=node.dns)
         self.failure: Failure | None = None
 
-    def start(self, selector: selectors.BaseSelector) -> int:
+    def start(self, selector: selectors.BaseSelector, output: int) -> int:
         """Check the configuration and start the program; its process id. Raises Failure, OSError."""
         text = spawn.read_as(self._directory / openvpn_config.CONFIG, protocol.VPN_UID)
         if text is None:
@@ -40,7 +40,7 @@ class OpenVpn:
         tun.create_for(protocol.VPN_UID)
         listener = _listen()
         selector.register(listener, selectors.EVENT_READ, lambda: self._accept(selector, listener))
-        return self._spawn()
+        return self._spawn(output)
 
     def tick(self) -> None:
         """OpenVPN speaks by itself; there is nothing to ask."""
@@ -54,12 +54,13 @@ class OpenVpn:
             return True
         return False
 
-    def _spawn(self) -> int:
+    def _spawn(self, output: int) -> int:
         credentials = (self._directory / openvpn_config.CREDENTIALS).exists()
         return spawn.spawn(
             openvpn_config.command(self._node.protocol, str(self._directory), _MANAGEMENT, credentials=credentials),
             user=protocol.VPN_UID,
             group=protocol.VPN_UID,
+            output=output,
         )
 
     def _accept(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:

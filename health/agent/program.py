@@ -32,8 +32,8 @@ class Program(Protocol):
     link: Link
     failure: Failure | None
 
-    def start(self, selector: selectors.BaseSelector) -> int:
-        """Start it and return its process id. What it wants to read is registered with a callable as data."""
+    def start(self, selector: selectors.BaseSelector, output: int) -> int:
+        """Start it, its output going to `output`; its process id. What it reads is registered with a callable."""
 
     def tick(self) -> None:
         """Called once a second."""

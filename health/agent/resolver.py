@@ -83,7 +83,7 @@ class Resolver:
     def __init__(self, query: Query, clock: Callable[[], float] = time.monotonic, cache: Cache | None = None) -> None:
         self._query = query
         self._clock = clock
-        self._cache = cache or Cache()
+        self._cache = Cache() if cache is None else cache
         self._asked: dict[Key, asyncio.Future[Answer]] = {}
 
     async def resolve(self, name: str, family: str) -> Answer:

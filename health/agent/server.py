@@ -7,8 +7,11 @@ for; a datagram that is not ours ends its connection.
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +21,7 @@ from health.agent.handover import rights
 MAX_PEERS = 64
 _REQUEST_LIMIT = 4096
 _BATCH = 32
+_ACCEPT_PAUSE = 1.0
 
 
 class Peer:
@@ -42,6 +46,13 @@ class Peer:
                 self.send({"id": message.get("id"), "error": "too many sockets under way"})
                 return
             self.close()
+
+    @property
+    def unread(self) -> int:
+        """How much memory (bytes) what we sent takes that the peer has not read."""
+        if self._socket is None:
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -128,10 +139,20 @@ class Server:
             return
         try:
             sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
         except OSError:
+            # Out of descriptors: a listener that stays ready would only keep the loop spinning.
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            loop.call_later(_ACCEPT_PAUSE, self._resume)
             return
         if len(self._peers) >= self._max_peers:
             sock.close()
             return
         sock.setblocking(False)
         self._peers.add(Peer(self, sock))
+
+    def _resume(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)

@@ -11,12 +11,13 @@ def spawn(
     *,
     user: int,
     group: int,
+    output: int,
     environment: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     descriptors: Sequence[int] = (),
     before: Callable[[], None] | None = None,
 ) -> int:
-    """Start a program and return its process id; PID 1 reaps it. Its output goes to our standard error.
+    """Start a program and return its process id; PID 1 reaps it. What it writes goes to the descriptor `output`.
 
     `before` runs in the child, already under its user. Raises OSError, subprocess.SubprocessError.
     """
@@ -24,7 +25,8 @@ def spawn(
         list(arguments),
         env={"PATH": os.environ.get("PATH", os.defpath), **(environment or {})},
         stdin=stdin,
-        stdout=2,
+        stdout=output,
+        stderr=output,
         pass_fds=descriptors,
         user=user,
         group=group,

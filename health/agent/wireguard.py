@@ -24,6 +24,7 @@ _OVERHEAD = 80  # outer IPv6 and UDP headers, WireGuard's own 32 bytes, rounded 
 # Where wireguard-go looks for it; it watches the file, so it must be able to read it.
 _SOCKET_DIRECTORY = "/run/wireguard"
 _ANSWER_LIMIT = 65536
+_PROCESSORS = 8
 
 
 def settings(private_key: bytes, server_key: bytes, endpoint: Endpoint) -> bytes:
@@ -76,25 +77,24 @@ class WireGuard:
         self.link = Link(up=False, reason="starting WireGuard", dns=node.dns)
         self.failure: Failure | None = None
 
-    def start(self, selector: selectors.BaseSelector) -> int:
+    def start(self, selector: selectors.BaseSelector, output: int) -> int:
         """Start the program, configure it and open the tunnel; its process id. Raises Failure, OSError."""
         try:
             private_key = nodefile.key(self._key_file.read_text())
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise Failure(protocol.Ended.CONFIG, f"{self._key_file.name}: {error}") from None
         device = tun.create()
         listener = self._listen()
         try:
-            pid = _spawn(device, listener.fileno())
+            pid = _spawn(device, listener.fileno(), output)
         finally:
             os.close(device)
             listener.close()
-        answer = self._ask(settings(private_key, self._node.server_public_key, self._node.endpoint))
-        if answer.get("errno") != "0":
-            raise Failure(protocol.Ended.CONFIG, f"WireGuard refused its configuration: error {answer.get('errno')}")
+        self._configure(settings(private_key, self._node.server_public_key, self._node.endpoint))
         address = self._node.address or IPv4Interface("0.0.0.0/32")
         routes.apply(routes.open_tunnel(tun.DEVICE, address, self._mtu))
-        self.link = Link(up=True, reason="waiting for the first answer through the tunnel", dns=self._node.dns)
+        # Whether anybody answers, only the probe can tell: WireGuard knows no connection.
+        self.link = Link(up=True, reason="", dns=self._node.dns)
         return pid
 
     def tick(self) -> None:
@@ -109,6 +109,14 @@ class WireGuard:
         """WireGuard has no farewell."""
         return False
 
+    def _configure(self, message: bytes) -> None:
+        try:
+            answer = self._ask(message, timeout=5)
+        except OSError as error:
+            raise Failure(protocol.Ended.VPN_ENDED, f"WireGuard did not start: {error}") from None
+        if answer.get("errno") != "0":
+            raise Failure(protocol.Ended.CONFIG, f"WireGuard refused its configuration: error {answer.get('errno')}")
+
     def _listen(self) -> socket.socket:
         os.makedirs(_SOCKET_DIRECTORY, mode=0o755, exist_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -117,9 +125,9 @@ class WireGuard:
         listener.listen(8)
         return listener
 
-    def _ask(self, message: bytes) -> dict[str, str]:
+    def _ask(self, message: bytes, timeout: float = 0.5) -> dict[str, str]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as talk:
-            talk.settimeout(2)
+            talk.settimeout(timeout)
             talk.connect(self._path)
             talk.sendall(message)
             answer = b""
@@ -131,14 +139,17 @@ class WireGuard:
         return fields(answer)
 
 
-def _spawn(device: int, listener: int) -> int:
+def _spawn(device: int, listener: int, output: int) -> int:
     program = seccomp.mtu_filter(platform.machine())
     return spawn.spawn(
         ["wireguard-go", "-f", tun.DEVICE],
         user=protocol.VPN_UID,
         group=protocol.VPN_UID,
+        output=output,
         environment={
             "LOG_LEVEL": "error",
+            # Go makes a thread for each processor, and more; a container may have 64 processes.
+            "GOMAXPROCS": str(min(_PROCESSORS, os.cpu_count() or 1)),
             "WG_PROCESS_FOREGROUND": "1",
             "WG_TUN_FD": str(device),
             "WG_UAPI_FD": str(listener),

@@ -197,7 +197,7 @@ class FakeGate:
         told = self._world.verdicts.get(node.id) or self._world.verdicts.get(node.country)
         if told is not None:
             return Verdict(told.outcome, hello.generation, told.reason, told.exit_ip, told.exit_country, told.leak)
-        return Verdict(Outcome.PASSED, hello.generation, "", f"203.0.113.{len(self.asked) % 250}", node.country)
+        return Verdict(Outcome.PASSED, hello.generation, "", f"203.0.113.{int(node.id[2:], 16) % 250}", node.country)
 
 
 class World:
@@ -225,6 +225,7 @@ class Control:
     """One control instance over a world."""
 
     def __init__(self, world: World, registry: Registry, state_dir: Path, **settings: Any) -> None:
+        self._closed = False
         self.world = world
         self.registry = registry
         self.settings = ControlSettings(**{"machine": "m1", "fleet": "test", "tick": 0.05, **settings})
@@ -291,10 +292,19 @@ class Control:
         old = await self.registry.pool(country) or Pool(country=country)
         await self.registry.put_pool(old.model_copy(update={"desired": desired, **fields}))
 
+    async def later(self, seconds: float) -> None:
+        """Let control look around, then move its clock."""
+        await self.reconciler.tick()
+        await self.reconciler.settle()
+        self.world.ahead += seconds
+
     async def close(self) -> None:
-        stop = asyncio.Event()
-        stop.set()
-        await self.reconciler.run(stop)
+        """End it; its containers stay. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            stop = asyncio.Event()
+            stop.set()
+            await self.reconciler.run(stop)
 
 
 @pytest.fixture

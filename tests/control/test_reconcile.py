@@ -139,7 +139,7 @@ async def test_two_that_both_believe_to_lead_make_one_node(
         await asyncio.gather(fleet.reconciler.settle(), second.reconciler.settle())
     nodes = await fleet.serving(count=3)
     assert fleet.world.engine.running == sorted(node.id for node in nodes)
-    assert fleet.world.engine.calls.count("create") <= 4
+    assert len(fleet.world.engine.bodies) == 3
 
 
 async def test_docker_gone_touches_nothing_and_comes_back(fleet: Any) -> None:
@@ -212,13 +212,13 @@ async def test_a_serving_node_that_leaks_ends_at_once_and_one_abroad_drains(flee
     verdicts = fleet.world.verdicts
     verdicts[leaking.id] = Verdict(Outcome.REFUTED, 1, "leaves from this machine's own address", leak=True)
     verdicts[abroad.id] = Verdict(Outcome.REFUTED, 1, "its exit is in us", "203.0.113.99", "us")
-    fleet.world.ahead += 61
+    await fleet.later(61)
     dead = await ended(fleet, leaking.id)
     assert dead.reason == "leaves from this machine's own address"
     draining = await fleet.registry.node(abroad.id)
     assert draining.status is NodeStatus.DRAINING
     assert abroad.id in fleet.world.engine.running
-    fleet.world.ahead += 31
+    await fleet.later(31)
     assert (await ended(fleet, abroad.id)).reason == "its exit is in us"
     await fleet.serving(count=2)
 
@@ -227,7 +227,7 @@ async def test_a_tunnel_that_comes_back_is_verified_again_and_kept(fleet: Any) -
     await fleet.pool(1)
     (node,) = await fleet.serving()
     fleet.world.tunnel(node.id, "down", 1)
-    fleet.world.ahead += 10
+    await fleet.later(10)
     await fleet.reconciler.tick()
     fleet.world.tunnel(node.id, "up", 2)
     asked = len(fleet.world.gate.asked)
@@ -244,7 +244,7 @@ async def test_a_tunnel_down_for_longer_than_twenty_seconds_is_replaced(fleet: A
     await fleet.pool(1)
     (node,) = await fleet.serving()
     fleet.world.tunnel(node.id, "down", 1)
-    fleet.world.ahead += 20.5
+    await fleet.later(20.5)
     assert "tunnel down for 20 s" in (await ended(fleet, node.id)).reason
     (successor,) = await fleet.serving()
     assert successor.id != node.id
@@ -256,14 +256,13 @@ async def test_an_agent_that_falls_silent_counts_as_a_tunnel_down(fleet: Any) ->
     fleet.world.silent.add(node.id)
     fleet.world.agents[node.id].lost()
     await fleet.reconciler.tick()
-    fleet.world.ahead += 20.5
+    await fleet.later(20.5)
     await ended(fleet, node.id)
     await fleet.serving()
 
 
 async def test_a_node_that_never_comes_up_is_given_up_after_its_time(fleet: Any) -> None:
     await fleet.pool(1)
-    fleet.world.silent.update({"all"})
 
     async def starting() -> Node | None:
         found = list((await fleet.registry.nodes()).values())
@@ -272,7 +271,7 @@ async def test_a_node_that_never_comes_up_is_given_up_after_its_time(fleet: Any)
         return found[0] if found and found[0].status is NodeStatus.STARTING else None
 
     node = await fleet.settle(starting)
-    fleet.world.ahead += 31
+    await fleet.later(31)
     assert "tunnel not up within 30 s" in (await ended(fleet, node.id)).reason
 
 
@@ -283,7 +282,7 @@ async def test_ended_records_are_forgotten_after_ten_minutes(fleet: Any) -> None
     await fleet.serving()
     assert node.id in await fleet.registry.nodes()
     await fleet.settle(lambda: _gone(fleet, node.id))
-    fleet.world.ahead += 601
+    await fleet.later(601)
 
     async def forgotten() -> bool:
         return node.id not in await fleet.registry.nodes()
@@ -298,7 +297,7 @@ async def test_scaling_down_drains_and_frees_everything(fleet: Any) -> None:
     await fleet.pool(1)
     await fleet.serving(count=1)
     assert len(fleet.world.engine.running) == 3
-    fleet.world.ahead += 31
+    await fleet.later(31)
 
     async def one_left() -> bool:
         return len(fleet.world.engine.found) == 1

@@ -22,6 +22,8 @@ from typing import Any
 
 LAB = Path("/lab")
 RUN = Path("/run/lab")
+INTERFACES = Path("/sys/class/net")
+WIREGUARD_SOCKETS = Path("/var/run/wireguard")
 TUNNELS = {"wireguard": "wg0", "openvpn_udp": "tun0", "openvpn_tcp": "tun0"}
 START_TIMEOUT_S = 10.0
 
@@ -53,12 +55,12 @@ def run(*command: str, stdin: str | None = None) -> None:
     subprocess.run(command, input=stdin, text=True, check=True)
 
 
-def wait_for_interface(name: str) -> None:
-    """Return once the interface is there. Raises TimeoutError after 10 s."""
+def wait_for(path: Path) -> None:
+    """Return once the path is there. Raises TimeoutError after 10 s."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not Path("/sys/class/net", name).exists():
+    while not path.exists():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{name} did not appear")
+            raise TimeoutError(f"{path} did not appear")
         time.sleep(0.05)
 
 
@@ -76,10 +78,11 @@ def start_tunnel(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     name = TUNNELS[settings["protocol"]]
     if name == "tun0":
         program = subprocess.Popen(["openvpn", "--config", str(LAB / "openvpn.conf")])
-        wait_for_interface(name)
+        wait_for(INTERFACES / name)
         return program
     program = subprocess.Popen(["wireguard-go", "-f", name])
-    wait_for_interface(name)
+    # The interface comes first, and the socket that `wg` speaks to a little later.
+    wait_for(WIREGUARD_SOCKETS / f"{name}.sock")
     run("wg", "setconf", name, str(LAB / "wg0.conf"))
     run("ip", "address", "add", settings["gateway"], "dev", name)
     run("ip", "link", "set", name, "mtu", "1420", "up")

@@ -1,0 +1,32 @@
+"""Why a container ended, in plain words."""
+
+import json
+
+import pytest
+
+from control.exits import MAX_REASON, exit_reason
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "expected"),
+    [
+        (
+            69,
+            'OpenVPN 2.6\n{"event": "ended", "code": 69, "reason": "the VPN server refused"}\n\n',
+            "the VPN server refused",
+        ),
+        (69, "", "its container ended with status 69 (auth failed)"),
+        (3, "not JSON\n", "its container ended with status 3"),
+        (137, '{"event": "kill switch set"}\n', "its container was killed by signal 9"),
+        (137, '{"event": "ended", "reason": 5}', "its container was killed by signal 9"),
+        (None, "[]", "its container ended"),
+    ],
+)
+def test_reasons(code: int | None, log: str, expected: str) -> None:
+    assert exit_reason(code, log) == expected
+
+
+def test_reasons_are_one_bounded_line() -> None:
+    reason = exit_reason(1, json.dumps({"event": "ended", "reason": "a\nb\x1b[31m" + "x" * 1000}))
+    assert len(reason) == MAX_REASON
+    assert reason.isprintable()

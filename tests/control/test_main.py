@@ -1,0 +1,91 @@
+"""Control as a process: ready, ended by a signal, and one clear line where it cannot start."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from control.config import ControlSettings, NordVpnAccount, NordVpnSettings
+from control.main import StartError, run
+from health.config import RedisSettings
+from health.registry import Registry
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings(port: int, **more: Any) -> ControlSettings:
+    given = {"listen": f"127.0.0.1:{port}", "engine": "none", "direct_nodes": ["zz"], "tick": 0.05, **more}
+    return ControlSettings.model_validate(given)
+
+
+async def health(port: int) -> dict[str, Any]:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/health") as answer:
+                found: dict[str, Any] = await answer.json()
+                if found["leader"] or found["redis"] != "ok":
+                    return found
+        except OSError:
+            pass
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_serves_until_a_signal(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    running = asyncio.create_task(run(settings(port), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path))
+    assert (await health(port))["status"] == "ok"
+    password = (tmp_path / "admin.password").read_text().strip()
+    registry = Registry.open(RedisSettings(url=redis_url))
+    try:
+        assert await registry.epoch()
+        assert not await registry.acquire("reconciler", "somebody", 1)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(running, 5)
+        assert await registry.acquire("reconciler", "somebody", 1)
+    finally:
+        await registry.close()
+    assert password
+
+
+async def test_it_starts_without_redis_and_without_docker(tmp_path: Path) -> None:
+    port = free_port()
+    nowhere = RedisSettings(url=f"unix://{tmp_path}/none.sock")
+    chosen = settings(port, engine="docker", docker_host=f"unix://{tmp_path}/none.sock")
+    running = asyncio.create_task(run(chosen, NordVpnSettings(), nowhere, tmp_path))
+    assert (await health(port))["redis"] == "down"
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 5)
+
+
+async def test_a_taken_port_is_one_clear_line(redis_url: str, tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(StartError, match=rf"control\.listen 127\.0\.0\.1:{port}: .*in use"):
+            await run(settings(port), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path)
+
+
+async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("changeme")
+    nordvpn = NordVpnSettings(accounts=(NordVpnAccount(name="one", token_file=tmp_path / "token"),))
+    with pytest.raises(StartError, match="holds no access token"):
+        await run(settings(free_port()), nordvpn, RedisSettings(), tmp_path)
+
+
+async def test_a_numeric_insights_address_without_a_probe_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"control\.probe_name"):
+        await run(settings(free_port()), NordVpnSettings(api_url="http://198.19.10.90"), RedisSettings(), tmp_path)

@@ -1,0 +1,343 @@
+"""The provider against a stand-in with the true API's paths and fields."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from control.config import NordVpnAccount, NordVpnSettings
+from control.providers import ProviderError, Wish
+from control.providers.nordvpn import NordVpn, read_token
+from control.providers.servers import parse_servers, suitable
+from health.agent.protocol import VPN_UID
+from health.model import Node, NodeKind, NodeStatus, Protocol
+
+KEY = base64.b64encode(bytes(32)).decode()
+TOKEN = "e9f2abtoken"
+
+
+def described(number: int, code: str = "JP", city: str = "Tokyo", load: int = 20, **changes: Any) -> dict[str, Any]:
+    technologies = [
+        {"id": 3, "identifier": "openvpn_udp", "metadata": [], "pivot": {"status": "online"}},
+        {"id": 5, "identifier": "openvpn_tcp", "metadata": [], "pivot": {"status": "online"}},
+        {
+            "id": 35,
+            "identifier": "wireguard_udp",
+            "metadata": [{"name": "public_key", "value": KEY}],
+            "pivot": {"status": "online"},
+        },
+    ]
+    country = {"id": {"JP": 108, "GB": 227}[code], "name": code, "code": code, "city": {"id": 1, "name": city}}
+    prefix = {"JP": "jp", "GB": "uk"}[code]
+    return {
+        "id": number,
+        "hostname": f"{prefix}{number}.nordvpn.example",
+        "station": f"198.18.10.{number}",
+        "load": load,
+        "status": "online",
+        "locations": [{"country": country}],
+        "technologies": technologies,
+        "specifications": [],
+        **changes,
+    }
+
+
+class StandIn:
+    """The API's paths; `broken` ones answer 500, `asked` counts."""
+
+    def __init__(self) -> None:
+        self.servers = [described(1, load=30), described(2, load=10), described(3, "GB", "London")]
+        self.recommended: list[dict[str, Any]] | None = None
+        self.broken: set[str] = set()
+        self.asked: list[str] = []
+        self.raw: bytes | None = None
+        self.url = ""
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self.answer)
+        return app
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if request.path in self.broken:
+            return web.Response(status=500)
+        if self.raw is not None:
+            return web.Response(body=self.raw, content_type="application/json")
+        match request.path:
+            case "/v1/servers/countries":
+                return web.json_response([{"id": 108, "code": "JP"}, {"id": 227, "code": "GB"}, {"id": 0, "code": "?"}])
+            case "/v1/servers/recommendations":
+                assert request.query["filters[servers_technologies][identifier]"] in ("openvpn_udp", "wireguard_udp")
+                country = int(request.query["filters[country_id]"])
+                found = self.servers if self.recommended is None else self.recommended
+                return web.json_response([s for s in found if s["locations"][0]["country"]["id"] == country])
+            case "/v1/servers":
+                assert request.query["limit"] == "0"
+                return web.json_response(self.servers)
+            case "/v1/users/services/credentials":
+                expected = "Basic " + base64.b64encode(f"token:{TOKEN}".encode()).decode()
+                if request.headers.get("Authorization") != expected:
+                    return web.json_response({"errors": {"code": 101301, "message": "Unauthorized"}}, status=401)
+                return web.json_response({"username": "svc", "password": "pass", "nordlynx_private_key": KEY})
+        return web.Response(status=404)
+
+
+@pytest.fixture
+async def stand_in(aiohttp_server: Any) -> StandIn:
+    found = StandIn()
+    server = await aiohttp_server(found.application())
+    found.url = str(server.make_url("")).rstrip("/")
+    return found
+
+
+@pytest.fixture
+async def new_provider(stand_in: StandIn, tmp_path: Path) -> AsyncIterator[Callable[..., NordVpn]]:
+    made: list[NordVpn] = []
+    for name, text in (("token", TOKEN + "\n"), ("ca.crt", "CA"), ("ta.key", "TA")):
+        (tmp_path / name).write_text(text)
+
+    def make(clock: Callable[[], float] | None = None, **changes: Any) -> NordVpn:
+        settings = {
+            "api_url": stand_in.url,
+            "accounts": (NordVpnAccount(name="one", token_file=tmp_path / "token", slots=3),),
+            "ca_file": tmp_path / "ca.crt",
+            "tls_auth_file": tmp_path / "ta.key",
+            **changes,
+        }
+        more = {"clock": clock} if clock else {}
+        made.append(NordVpn(NordVpnSettings.model_validate(settings), **more))
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.close()
+
+
+@pytest.fixture
+def provider(new_provider: Callable[..., NordVpn]) -> NordVpn:
+    return new_provider()
+
+
+def wish(country: str = "jp", protocol: Protocol = Protocol.OPENVPN_UDP, **more: str) -> Wish:
+    return Wish(country, protocol, **more)
+
+
+def using(server: str = "", account: str = "one", number: int = 1, **fields: Any) -> Node:
+    return Node(
+        id=f"jp{number:06x}",
+        country="jp",
+        kind=NodeKind.VPN,
+        machine="m",
+        status=NodeStatus.SERVING,
+        account=account,
+        vpn_server=server,
+        **fields,
+    )
+
+
+async def test_the_first_recommendation_is_chosen(provider: NordVpn) -> None:
+    choice = await provider.choose(wish(), [])
+    assert (choice.account, choice.server, choice.city) == ("one", "jp1.nordvpn.example", "Tokyo")
+    assert choice.endpoint == "198.18.10.1:1194/udp"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint"),
+    [(Protocol.WIREGUARD, "198.18.10.1:51820/udp"), (Protocol.OPENVPN_TCP, "198.18.10.1:443/tcp")],
+)
+async def test_each_protocol_has_its_port(
+    provider: NordVpn, stand_in: StandIn, protocol: Protocol, endpoint: str
+) -> None:
+    stand_in.broken.add("/v1/servers/recommendations")
+    stand_in.servers = stand_in.servers[:1]
+    assert (await provider.choose(wish(protocol=protocol), [])).endpoint == endpoint
+
+
+async def test_great_britain_is_gb_with_host_names_in_uk(provider: NordVpn) -> None:
+    assert (await provider.choose(wish("gb"), [])).server == "uk3.nordvpn.example"
+
+
+async def test_a_server_serves_one_node_of_an_account(new_provider: Callable[..., NordVpn], tmp_path: Path) -> None:
+    two = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=3) for name in ("one", "two")]
+    provider = new_provider(accounts=tuple(two))
+    assert (await provider.choose(wish(), [using("jp1.nordvpn.example")])).server == "jp2.nordvpn.example"
+    assert (await provider.choose(wish(), [using(endpoint="198.18.10.1:1194/udp")])).server == "jp2.nordvpn.example"
+    assert (await provider.choose(wish(), [using("jp1.nordvpn.example", "two")])).server == "jp1.nordvpn.example"
+    with pytest.raises(ProviderError, match="no free openvpn_udp server in jp"):
+        await provider.choose(wish(), [using("jp1.nordvpn.example"), using("jp2.nordvpn.example", number=2)])
+
+
+async def test_accounts_are_filled_one_after_the_other(new_provider: Callable[..., NordVpn], tmp_path: Path) -> None:
+    accounts = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=1) for name in ("one", "two")]
+    provider = new_provider(accounts=tuple(accounts))
+    assert (await provider.choose(wish(), [using("x.y")])).account == "two"
+    with pytest.raises(ProviderError, match="every account is in full use: one 1/1, two 1/1"):
+        await provider.choose(wish(), [using("x.y"), using("y.x", "two", 2)])
+    with pytest.raises(ProviderError, match="no account is configured"):
+        await new_provider(accounts=()).choose(wish(), [])
+
+
+async def test_no_recommendation_falls_back_to_the_list_least_loaded_first(
+    provider: NordVpn, stand_in: StandIn
+) -> None:
+    stand_in.recommended = []
+    assert (await provider.choose(wish(), [])).server == "jp2.nordvpn.example"
+
+
+async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, stand_in: StandIn) -> None:
+    await provider.choose(wish(), [])
+    stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
+    assert (await provider.choose(wish(), [])).server == "jp2.nordvpn.example"
+    assert await provider.countries() == ("gb", "jp")
+
+
+async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: StandIn) -> None:
+    stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
+    with pytest.raises(ProviderError, match="/v1/servers answered 500"):
+        await provider.choose(wish(), [])
+    with pytest.raises(ProviderError, match="countries answered 500"):
+        await provider.countries()
+
+
+async def test_an_api_that_is_not_there_is_told(new_provider: Callable[..., NordVpn], unused_tcp_port: int) -> None:
+    provider = new_provider(api_url=f"http://127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(ProviderError, match="/v1/servers failed"):
+        await provider.choose(wish(), [])
+
+
+@pytest.mark.parametrize("raw", [b"{", b"[" * 100_000, b"{}", b"[1, null, {}]", b'"x"', b"null"])
+async def test_nonsense_is_told(provider: NordVpn, stand_in: StandIn, raw: bytes) -> None:
+    stand_in.raw = raw
+    with pytest.raises(ProviderError):
+        await provider.choose(wish(), [])
+
+
+async def test_a_server_or_city_may_be_asked_for(provider: NordVpn) -> None:
+    assert (await provider.choose(wish(server="JP2.nordvpn.example"), [])).server == "jp2.nordvpn.example"
+    assert (await provider.choose(wish("gb", city="london"), [])).city == "London"
+    with pytest.raises(ProviderError, match=r"in jp uk3\.nordvpn\.example"):
+        await provider.choose(wish(server="uk3.nordvpn.example"), [])
+    with pytest.raises(ProviderError, match="in jp Osaka"):
+        await provider.choose(wish(city="Osaka"), [])
+
+
+async def test_the_list_is_asked_once_an_hour(new_provider: Callable[..., NordVpn], stand_in: StandIn) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    for _ in range(3):
+        await provider.choose(wish(server="jp2.nordvpn.example"), [])
+    assert stand_in.asked.count("/v1/servers") == 1
+    now[0] = 3600.0
+    await provider.choose(wish(server="jp2.nordvpn.example"), [])
+    assert stand_in.asked.count("/v1/servers") == 2
+
+
+async def test_wireguard_material(provider: NordVpn) -> None:
+    node = using("jp2.nordvpn.example", protocol=Protocol.WIREGUARD, endpoint="198.18.10.2:51820/udp")
+    material = await provider.material(node)
+    assert material.dns == ("103.86.96.100", "103.86.99.100")
+    assert (material.address, material.server_public_key) == ("10.5.0.2/32", KEY)
+    (secret,) = material.files
+    assert (secret.name, secret.uid, secret.content) == ("wg.key", 0, KEY.encode() + b"\n")
+    assert KEY not in repr(material.files)
+
+
+async def test_openvpn_material(provider: NordVpn) -> None:
+    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_TCP, endpoint="198.18.10.2:443/tcp")
+    material = await provider.material(node)
+    files = {secret.name: secret.content for secret in material.files}
+    assert {secret.uid for secret in material.files} == {VPN_UID}
+    assert files["auth.txt"] == b"svc\npass\n"
+    assert (files["ca.crt"], files["ta.key"]) == (b"CA", b"TA")
+    lines = files["client.ovpn"].decode().splitlines()
+    for line in (
+        *(
+            "proto tcp4-client",
+            "remote 198.18.10.2 443",
+            "auth SHA512",
+            "data-ciphers AES-256-GCM",
+            "tls-auth ta.key 1",
+        ),
+        *("verify-x509-name CN=jp2.nordvpn.example", "remote-cert-tls server", "auth-user-pass auth.txt", "ca ca.crt"),
+    ):
+        assert line in lines
+
+
+async def test_openvpn_without_tls_auth_or_authority(new_provider: Callable[..., NordVpn]) -> None:
+    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_UDP, endpoint="198.18.10.2:1194/udp")
+    material = await new_provider(tls_auth_file=None).material(node)
+    assert b"tls-auth" not in next(s.content for s in material.files if s.name == "client.ovpn")
+    with pytest.raises(ProviderError, match="ca_file is not set"):
+        await new_provider(ca_file=None).material(node)
+
+
+async def test_credentials_are_asked_once_and_kept_while_the_api_is_away(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_UDP, endpoint="198.18.10.2:1194/udp")
+    await provider.material(node)
+    await provider.material(node)
+    assert stand_in.asked.count("/v1/users/services/credentials") == 1
+    now[0] = 3600.0
+    stand_in.broken.add("/v1/users/services/credentials")
+    await provider.material(node)
+
+
+async def test_a_refused_token_is_told_without_being_shown(
+    new_provider: Callable[..., NordVpn], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("another-token")
+    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_UDP, endpoint="198.18.10.2:1194/udp")
+    with pytest.raises(ProviderError, match="account one: the provider refuses its token") as caught:
+        await new_provider().material(node)
+    assert "another-token" not in str(caught.value)
+    with pytest.raises(ProviderError, match="not configured any more"):
+        await new_provider().material(node.model_copy(update={"account": "gone"}))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "changeme", "Your-Token", "two words"])
+async def test_placeholders_are_no_tokens(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(text)
+    with pytest.raises(ProviderError, match="holds no access token"):
+        await read_token(NordVpnAccount(name="one", token_file=path))
+
+
+async def test_a_missing_token_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ProviderError, match="No such file"):
+        await read_token(NordVpnAccount(name="one", token_file=tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "maintenance"},
+        {"station": "198.18.10.1\nup /bin/sh"},
+        {"station": "jp1.nordvpn.example"},
+        {"station": "::1"},
+        {"hostname": "jp1.nordvpn.example\nscript-security 2"},
+        {"hostname": "jp 1"},
+        {"locations": []},
+        {"locations": [{"country": {"code": "??"}}]},
+        {"technologies": None},
+        {"load": "high"},
+    ],
+)
+def test_servers_that_are_not_usable_are_left_out(changes: dict[str, Any]) -> None:
+    assert parse_servers([described(1, **changes), described(2)]) == parse_servers([described(2)])
+
+
+def test_wireguard_needs_a_key_and_technologies_must_be_online() -> None:
+    keyless = described(1)
+    keyless["technologies"][2]["metadata"] = [{"name": "public_key", "value": "short"}]
+    offline = described(2)
+    offline["technologies"][2]["pivot"]["status"] = "offline"
+    servers = parse_servers([keyless, offline])
+    assert suitable(servers, wish(protocol=Protocol.WIREGUARD), ()) == []
+    assert len(suitable(servers, wish(protocol=Protocol.OPENVPN_UDP), ())) == 2

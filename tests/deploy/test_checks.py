@@ -1,0 +1,55 @@
+"""What `up` checks first."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy import checks, redis_binary
+from deploy.checks import UpError
+from deploy.config import Settings
+from gateway.config import GatewaySettings
+
+
+def test_state_directory_is_held_once(tmp_path: Path) -> None:
+    state = tmp_path / "a" / "state"
+    with checks.only_one(state):
+        assert state.stat().st_mode & 0o777 == 0o700
+        with pytest.raises(UpError, match=r"is already up with .* \(process \d+\)"), checks.only_one(state):
+            pytest.fail("held twice")
+    with checks.only_one(state):
+        pass
+
+
+def test_state_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with (
+        pytest.raises(UpError, match=r"cannot use the state directory .* --state-dir"),
+        checks.only_one(tmp_path / "state"),
+    ):
+        pytest.fail("used a file")
+
+
+def test_long_names_get_a_short_private_directory(tmp_path: Path) -> None:
+    with checks.socket_directory(tmp_path) as same:
+        assert same == tmp_path
+    with checks.socket_directory(tmp_path / ("x" * 100)) as other:
+        assert len(str(other)) < 90
+        assert other.stat().st_mode & 0o777 == 0o700
+    assert not other.exists()
+
+
+def test_one_address_twice() -> None:
+    settings = Settings(gateway=GatewaySettings(listen=("127.0.0.9:3128", "127.0.0.9:3128")))
+    with pytest.raises(
+        UpError, match=r"127\.0\.0\.9:3128: it is configured twice\. Change gateway\.listen, for example "
+    ):
+        checks.check_ports(settings)
+
+
+def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise redis_binary.NoRedisError("no redis-server: install one")
+
+    monkeypatch.setattr(redis_binary, "find", none)
+    with pytest.raises(UpError, match=r"^no redis-server: install one$"):
+        checks.find_redis()

@@ -1,0 +1,92 @@
+"""`vpnexit nodes`, `pools`, `users` against the API of a running `up`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def one_line(done: Any) -> str:
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in lines[0]
+    return str(lines[0])
+
+
+def test_nodes_list_and_show(running: Any) -> None:
+    done = running.vpnexit("nodes", "list")
+    assert done.returncode == 0, done.stderr
+    header, row = done.stdout.splitlines()
+    assert header.split()[:4] == ["id", "country", "kind", "status"]
+    assert row.split()[1:4] == ["zz", "direct", "running"]
+    listed = json.loads(running.vpnexit("nodes", "list", "--json").stdout)
+    assert listed[0]["id"] == row.split()[0]
+    shown = json.loads(running.vpnexit("nodes", "show", listed[0]["id"]).stdout)
+    assert shown["kind"] == "direct"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["nodes", "show", "jp000000"], "vpnexit: there is no node jp000000 (404)"),
+        (["nodes", "logs", "jp000000"], "vpnexit: there is no node jp000000 (404)"),
+        (["nodes", "stop", "nonsense"], "vpnexit: that is not a node id: "),
+        (["nodes", "start", "atlantis"], "vpnexit: "),
+        (["pools", "scale", "jp", "99"], "vpnexit: nodes: "),
+        (["users", "remove", "nobody"], "vpnexit: there is no such user (404)"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_code_1(running: Any, words: list[str], expected: str) -> None:
+    done = running.vpnexit(*words)
+    assert done.returncode == 1
+    assert one_line(done).startswith(expected)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["nodes", "show", "../users"], ["pools", "scale", "jp", "many"], ["nodes", "list", "--no"]]
+)
+def test_wrong_usage_is_exit_code_2(running: Any, words: list[str]) -> None:
+    done = running.vpnexit(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_pools(running: Any) -> None:
+    assert running.vpnexit("pools", "list").returncode == 0
+    assert isinstance(json.loads(running.vpnexit("pools", "list", "--json").stdout), list)
+    assert json.loads(running.vpnexit("pools", "show", "uk").stdout)["country"] == "gb"
+
+
+def test_users(running: Any, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("from a file\n")
+    added = running.vpnexit(
+        "users", "add", "bob", "--password-file", str(tmp_path / "password"), "--countries", "jp,uk"
+    )
+    assert (added.returncode, added.stdout) == (0, "bob may use the proxy\n"), added.stderr
+    added = running.vpnexit("users", "add", "carol", "--password-file", "-", "--json", stdin="from stdin\n")
+    assert json.loads(added.stdout)["name"] == "carol"
+    listed = {user["name"]: user for user in json.loads(running.vpnexit("users", "list", "--json").stdout)}
+    assert listed["bob"]["allowed_countries"] == ["jp", "gb"]
+    assert "carol" in running.vpnexit("users", "list").stdout
+    assert running.vpnexit("users", "add", "bob", "--password-file", "-", stdin="again\n").returncode == 1
+    for name in ("bob", "carol"):
+        assert running.vpnexit("users", "remove", name).stdout == f"{name} is removed\n"
+    assert running.vpnexit("users", "list").stdout == "none\n"
+
+
+def test_password_is_not_asked_without_a_terminal(running: Any) -> None:
+    done = running.vpnexit("users", "add", "dave")
+    assert done.returncode == 1
+    assert one_line(done).startswith("vpnexit: no terminal to ask for the password: use --password-file")
+    done = running.vpnexit("users", "add", "dave", "--password-file", "/nonexistent")
+    assert one_line(done) == "vpnexit: cannot read /nonexistent: No such file or directory"
+
+
+def test_no_api_there(running: Any) -> None:
+    done = running.vpnexit("nodes", "list", "--api", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert one_line(done) == "vpnexit: no answer from http://127.0.0.1:1: Connection refused; is it running?"
+    done = running.vpnexit("nodes", "list", VPNEXIT_STATE_DIR="/nonexistent")
+    assert one_line(done).startswith("vpnexit: cannot read the API's password /nonexistent/admin.password ")

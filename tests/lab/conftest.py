@@ -1,0 +1,51 @@
+"""The lab, once for all its tests: brought up if it is not, taken down if these tests brought it up."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.harness import Lab, wait_for
+
+
+def _missing() -> str:
+    if os.geteuid() != 0:
+        return "root (it starts a private dockerd, counts packets and enters namespaces)"
+    missing = [name for name in ("curl", "nsenter", "ip") if shutil.which(name) is None]
+    if shutil.which("apt-get") is None and shutil.which("docker") is None:
+        missing.append("a Docker Engine, or Debian to install one")
+    return ", ".join(missing)
+
+
+@pytest.fixture(scope="session")
+def running_lab() -> Iterator[Lab]:
+    missing = _missing()
+    if missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"the lab needs {missing}")
+        pytest.skip(f"the lab needs {missing}")
+    lab = Lab()
+    was_up = (Path.home() / ".local/state/vpnexit/lab/lab.json").exists()
+    lab.command("up", timeout=900)
+    lab.refresh()
+    yield lab
+    if not was_up:
+        lab.command("down")
+
+
+@pytest.fixture
+def lab(running_lab: Lab) -> Lab:
+    """The lab with every pool serving; whatever the test broke is given time to heal afterwards."""
+    wait_for(running_lab.settled, 90, "the lab is settled")
+    running_lab.refresh()
+    return running_lab
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            item.add_marker(pytest.mark.timeout(300))

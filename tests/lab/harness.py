@@ -1,0 +1,184 @@
+"""The running lab as a test sees it: its status, real curl through HAProxy, the API, Docker, the leak counters."""
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> float:
+    """Poll until `condition` is true; returns how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+@dataclass
+class Lab:
+    """`python -m deploy.cli lab …` and what it prints."""
+
+    state_dir: Path | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+
+    def command(self, *arguments: str, timeout: float = 600) -> str:
+        place = ["--state-dir", str(self.state_dir)] if self.state_dir else []
+        run = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", "lab", *arguments, *place],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert run.returncode == 0, f"lab {' '.join(arguments)}: {run.stdout}{run.stderr}"
+        return run.stdout
+
+    def refresh(self) -> dict[str, Any]:
+        self.status = json.loads(self.command("status", "--json"))
+        return self.status
+
+    def leaks(self) -> dict[str, int]:
+        return dict(json.loads(self.command("leaks")))
+
+    def docker(self, *arguments: str) -> str:
+        run = subprocess.run(
+            ["docker", *arguments],
+            env={**os.environ, "DOCKER_HOST": self.status["docker_host"]},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert run.returncode == 0, f"docker {' '.join(arguments)}: {run.stderr}"
+        return run.stdout.strip()
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program on the host."""
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    def in_namespace(self, node: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the host inside a node's network namespace, as root, past everything the exit guards."""
+        pid = self.docker("inspect", "--format", "{{.State.Pid}}", f"vpnexit-{node}")
+        return subprocess.run(
+            ["nsenter", f"--net=/proc/{pid}/ns/net", *command], capture_output=True, text=True, timeout=30, check=False
+        )
+
+    # the API
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        password = (Path(self.status["state_dir"]) / "admin.password").read_text().strip()
+        request = urllib.request.Request(
+            self.status["api"] + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode(),
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def nodes(self, country: str) -> list[str]:
+        """Ids of the nodes of `country` that control says are running."""
+        return sorted(
+            node["id"]
+            for node in self.api("GET", "/api/nodes")
+            if node["country"] == country and node["status"] == "running"
+        )
+
+    def settled(self) -> bool:
+        """Every pool serves what it wishes, and the proxy knows it."""
+        return all(pool["serving"] == pool["desired"] for pool in self.api("GET", "/api/pools")) and all(
+            self.whoami(country) in row["egress"] for country, row in self.status["countries"].items()
+        )
+
+    # the proxy
+
+    def proxy(self, country: str = "", *, scheme: str = "http", port: int = 0, extra: str = "") -> str:
+        told = self.status["proxy"]
+        user = told["user"] + (f"-country-{country}" if country else "") + extra
+        return f"{scheme}://{user}:{told['password']}@{told['host']}:{port or told['port']}"
+
+    def curl(self, proxy: str, url: str = "", *options: str, timeout: float = 10) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["curl", "-sS", "-m", str(timeout), "-x", proxy, *options, url or self.status["whoami"]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def whoami(self, country: str) -> str:
+        """The address whoami sees, or an empty string."""
+        run = self.curl(self.proxy(country))
+        return run.stdout.strip() if run.returncode == 0 else ""
+
+    def node_of(self, country: str, extra: str = "") -> str:
+        """The node the gateway would choose now."""
+        run = self.curl(self.proxy(country, extra=extra), "http://vpnexit.internal/")
+        return str(json.loads(run.stdout)["node"])
+
+
+@dataclass
+class Traffic:
+    """What a steady stream of requests saw: (started, ended, status, body), monotonic seconds."""
+
+    answers: list[tuple[float, float, int, str]] = field(default_factory=list)
+
+    def bad(self) -> list[tuple[float, float, int, str]]:
+        return [answer for answer in self.answers if answer[2] != 200]
+
+    def good_after(self, moment: float) -> float:
+        """Seconds from `moment` to the end of the first request that began after it and succeeded."""
+        return min(ended for started, ended, status, _ in self.answers if started >= moment and status == 200) - moment
+
+
+@asynccontextmanager
+async def traffic(lab: Lab, country: str, clients: int = 4):  # type: ignore[no-untyped-def]
+    """Requests to whoami through HAProxy, one after another on each client, until the block ends."""
+    told, seen, stop = lab.status["proxy"], Traffic(), asyncio.Event()
+    login = base64.b64encode(f"{told['user']}-country-{country}:{told['password']}".encode()).decode()
+    url = lab.status["whoami"]
+    host = url.removeprefix("http://").rstrip("/")
+    request = (
+        f"GET {url} HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Basic {login}\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+    async def client() -> None:
+        while not stop.is_set():
+            started, status, body = time.monotonic(), 0, ""
+            try:
+                async with asyncio.timeout(15):
+                    reader, writer = await asyncio.open_connection(told["host"], told["port"])
+                    try:
+                        writer.write(request)
+                        answer = (await reader.read()).decode(errors="replace")
+                    finally:
+                        writer.close()
+                head, _, body = answer.partition("\r\n\r\n")
+                status = int(head.split(" ", 2)[1]) if head.startswith("HTTP/1.1 ") else 0
+            except (OSError, TimeoutError) as error:
+                body = repr(error)
+            seen.answers.append((started, time.monotonic(), status, body))
+            await asyncio.sleep(0.02)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(client())
+        try:
+            yield seen
+        finally:
+            stop.set()

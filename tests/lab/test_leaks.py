@@ -1,0 +1,224 @@
+"""Nothing leaves an exit but its tunnel. The judge is a packet counter on the uplink, outside of every exit.
+
+Each test dials all the time while it counts: through the proxy, and with sockets that the agent hands over, at the VPN
+endpoint itself, at Docker's resolver, over IPv6. `test_the_counters_see` takes the switch away and shows that the same
+dials are counted then.
+"""
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from health.agent_client import AgentClient, AgentError
+from tests.lab.harness import Lab, traffic, wait_for
+
+ORIGIN = "198.19.10.80"
+ORIGIN_V6 = "2001:2:0:10::80"
+DOCKER_RESOLVER = ("127.0.0.11", 53)
+QUESTION = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x09vxlab-jp1\x00\x00\x01\x00\x01"
+COUNTRIES = ["jp", "us", "gb"]
+
+
+class Dialler:
+    """Handed-over sockets of one node, dialled at everything that must not be reached past the tunnel."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self.node = node
+        self.directory = Path(lab.status["state_dir"]) / "nodes" / node
+        told = json.loads((self.directory / "config" / "node.json").read_text())["endpoint"]
+        self.endpoint = (str(told["address"]), int(told["port"]))
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the agent is gone."""
+        client = AgentClient(str(self.directory / "agent" / "agent.sock"))
+        with contextlib.suppress(AgentError):
+            await client.connect()
+            while True:
+                await self.once(client)
+                await asyncio.sleep(0.01)
+        client.close()
+
+    async def once(self, client: AgentClient) -> None:
+        for what, family, kind, address in (
+            ("origin", "inet", "stream", (ORIGIN, 80)),
+            ("endpoint tcp", "inet", "stream", self.endpoint),
+            ("endpoint udp", "inet", "dgram", self.endpoint),
+            ("resolver udp", "inet", "dgram", DOCKER_RESOLVER),
+            ("resolver tcp", "inet", "stream", DOCKER_RESOLVER),
+            ("ipv6 tcp", "inet6", "stream", (ORIGIN_V6, 80)),
+            ("ipv6 udp", "inet6", "dgram", (ORIGIN_V6, 53)),
+        ):
+            _, sockets = await client.sockets(1, family=family, kind=kind)
+            self.outcomes[what, await _try(sockets[0], address)] += 1
+
+    def reached(self) -> set[str]:
+        return {what for what, outcome in self.outcomes if outcome in ("connected", "answered")}
+
+
+async def _try(sock: socket.socket, address: tuple[str, int]) -> str:
+    loop = asyncio.get_running_loop()
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        try:
+            async with asyncio.timeout(0.3):
+                await loop.sock_connect(sock, address)
+                if sock.type is not socket.SOCK_DGRAM:
+                    return "connected"
+                await loop.sock_sendall(sock, QUESTION)
+                await loop.sock_recv(sock, 512)
+                return "answered"
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, "?")
+
+
+@asynccontextmanager
+async def dialling(lab: Lab, country: str) -> AsyncIterator[list[Dialler]]:
+    """Traffic through the proxy and dials at the forbidden, by every node of `country`, for the length of the block."""
+    diallers: dict[str, Dialler] = {}
+    running: list[asyncio.Task[None]] = []
+
+    async def follow() -> None:
+        nodes = Path(lab.status["state_dir"]) / "nodes"
+        while True:
+            for node in os.listdir(nodes):
+                if node.startswith(country) and node not in diallers and (nodes / node / "agent/agent.sock").exists():
+                    diallers[node] = Dialler(lab, node)
+                    running.append(asyncio.create_task(diallers[node].run()))
+            await asyncio.sleep(0.05)
+
+    async with traffic(lab, country, 2):
+        following = asyncio.create_task(follow())
+        found: list[Dialler] = []
+        try:
+            await asyncio.to_thread(
+                wait_for, lambda: diallers and all(d.outcomes for d in diallers.values()), 20, "dials"
+            )
+            yield found
+        finally:
+            following.cancel()
+            for task in running:
+                task.cancel()
+            await asyncio.gather(following, *running, return_exceptions=True)
+            found += diallers.values()
+
+
+async def keeps_tight(lab: Lab, country: str, break_it: Callable[[], Any], seconds: float) -> list[Dialler]:
+    before = await asyncio.to_thread(lab.leaks)
+    async with dialling(lab, country) as diallers:
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(break_it)
+        await asyncio.sleep(seconds)
+    after = await asyncio.to_thread(lab.leaks)
+    assert after["tunnel"] > before["tunnel"]
+    assert (after["leak_v4"] - before["leak_v4"], after["leak_v6"] - before["leak_v6"]) == (0, 0)
+    for dialler in diallers:
+        assert dialler.reached() <= {"origin"}, (dialler.node, dialler.outcomes)
+    return diallers
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+async def test_in_quiet_times(lab: Lab, country: str) -> None:
+    diallers = await keeps_tight(lab, country, lambda: None, 2)
+    for dialler in diallers:
+        assert ("origin", "connected") in dialler.outcomes
+        refused_at_once = {what for what, outcome in dialler.outcomes if outcome == "silence"}
+        assert refused_at_once <= {"origin"}, dialler.outcomes
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+async def test_while_the_vpn_program_is_killed(lab: Lab, country: str) -> None:
+    node = lab.nodes(country)[0]
+
+    def kill() -> None:
+        for line in lab.docker("top", f"vpnexit-{node}", "-eo", "pid,comm").splitlines()[1:]:
+            pid, name = line.split(None, 1)
+            if name.strip() in ("openvpn", "wireguard-go"):
+                os.kill(int(pid), signal.SIGKILL)
+                return
+        raise AssertionError("no VPN program found")
+
+    await keeps_tight(lab, country, kill, 4)
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+async def test_while_the_tunnel_device_is_deleted(lab: Lab, country: str) -> None:
+    node = lab.nodes(country)[0]
+
+    def delete() -> None:
+        listed = lab.in_namespace(node, "ip", "-o", "link", "show", "type", "tun").stdout
+        device = listed.split(": ")[1]
+        assert lab.in_namespace(node, "ip", "link", "delete", device).returncode == 0
+
+    await keeps_tight(lab, country, delete, 4)
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+async def test_while_routes_are_injected(lab: Lab, country: str) -> None:
+    """TunnelVision and TunnelCrack: more specific routes that point past the tunnel."""
+    node = lab.nodes(country)[0]
+
+    def inject() -> None:
+        for route in ("0.0.0.0/1", "128.0.0.0/1", f"{ORIGIN}/32"):
+            lab.in_namespace(node, "ip", "route", "replace", route, "via", "198.18.10.1", "dev", "eth0", "onlink")
+        lab.in_namespace(node, "ip", "-6", "route", "replace", "default", "dev", "eth0")
+
+    await keeps_tight(lab, country, inject, 3)
+    lab.docker("kill", f"vpnexit-{node}")
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+async def test_while_containers_stop_and_start(lab: Lab, country: str) -> None:
+    def stop_and_kill() -> None:
+        one, *more = lab.nodes(country)
+        lab.docker("stop", "--time", "5", f"vpnexit-{one}")
+        for other in more:
+            lab.docker("kill", f"vpnexit-{other}")
+
+    await keeps_tight(lab, country, stop_and_kill, 8)
+
+
+def test_a_connect_to_the_vpn_endpoint_itself_is_refused(lab: Lab) -> None:
+    for node in lab.nodes("gb"):
+        host, port = Dialler(lab, node).endpoint
+        run = lab.curl(lab.proxy("gb"), f"http://{host}:{port}/", "-p", "-w", "%{http_connect}", timeout=5)
+        assert run.stdout.endswith(("502", "503")), run.stdout
+
+
+async def test_the_counters_see(lab: Lab) -> None:
+    """With the switch taken away the same dials are counted, and the node is taken out for it."""
+    node = lab.nodes("us")[0]
+    before = lab.leaks()
+    async with dialling(lab, "us") as diallers:
+        for command in (
+            "nft flush ruleset",
+            "ip rule flush",
+            "ip rule add pref 32766 lookup main",
+            "ip route flush table local 127.0.0.11/32",
+            "ip route replace 128.0.0.0/1 via 198.18.10.1 dev eth0 onlink",
+            "ip -6 route replace 2001:2:0:10::/64 dev eth0",
+            "ip -6 route replace default via 2001:2:0:10::1 dev eth0",
+        ):
+            lab.in_namespace(node, *command.split())
+        await asyncio.to_thread(
+            wait_for,
+            lambda: (now := lab.leaks())["leak_v4"] > before["leak_v4"] and now["leak_v6"] > before["leak_v6"],
+            20,
+            "the counters rise",
+        )
+        await asyncio.to_thread(wait_for, lambda: node not in lab.nodes("us"), 30, "the node is taken out")
+    reached = next(dialler for dialler in diallers if dialler.node == node).reached()
+    assert "resolver udp" in reached, reached
