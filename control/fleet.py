@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from control.config import ControlSettings
 from control.model import slot_name
 from control.placement import Placement
-from control.providers import Wish
+from control.providers import ProviderError, Wish
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol
 from health.registry import Registry, Snapshot, StaleVersionError
 
@@ -142,9 +142,10 @@ class Fleet:
             if version is not None and version != pool.version:
                 raise StaleVersionError(pool.version)
             changed = _checked(pool, changes)
-            if changed.desired > 0 and changed.desired > pool.desired:
+            if changed.desired > pool.desired:
                 self._need_engine()
-                self._placement.provider(changed.provider)
+            if changed.desired > pool.desired or changed.provider != pool.provider:
+                self._need_provider(changed.provider)
             try:
                 stored = await self._registry.put_pool(changed)
             except StaleVersionError:
@@ -154,6 +155,12 @@ class Fleet:
             self._changed()
             return stored
         raise FleetError(f"pool {country} keeps being changed by others, try again")
+
+    def _need_provider(self, name: str) -> None:
+        try:
+            self._placement.provider(name)
+        except ProviderError as error:
+            raise InvalidPoolError(str(error)) from None
 
     def _need_engine(self) -> None:
         if self._settings.engine == "none":

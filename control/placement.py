@@ -51,8 +51,10 @@ class Placement:
 
     async def choose(self, pool: Pool, wish: Wish) -> Choice:
         """A server for a new node of `pool`. Call it, and claim the slot, under `lock`."""
-        others = [node for node in (await self._registry.nodes()).values() if not node.status.ended]
-        return await self.provider(pool.provider).choose(wish, others)
+        nodes = (await self._registry.nodes()).values()
+        others = [node for node in nodes if not node.status.ended]
+        failed = {node.vpn_server for node in nodes if node.status is NodeStatus.FAILED}
+        return await self.provider(pool.provider).choose(wish, others, failed)
 
     def node(self, slot: str, pool: Pool, choice: Choice, protocol: Protocol) -> Node:
         """The record of a node that is only wished for yet."""

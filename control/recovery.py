@@ -95,7 +95,7 @@ async def rebuild(
         if user.name not in present:
             await registry.put_user(user)
     await registry.begin_epoch()
-    log.warning("registry_filled", nodes=len(nodes), pools=len(pools), users=len(copy.users))
+    log.info("registry_filled", nodes=len(nodes), pools=len(pools), users=len(copy.users))
 
 
 def restored(copy: Copy, containers: list[Container], adopt: Callable[[Container], Node | None]) -> list[Node]:

@@ -1,6 +1,6 @@
 """Where VPN servers and credentials come from."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -60,8 +60,11 @@ class Material:
 class Provider(Interface):
     """Every method raises ProviderError within a few seconds."""
 
-    async def choose(self, wish: Wish, others: Iterable[Node]) -> Choice:
-        """A server and account for a new node beside `others`, the nodes that have not ended."""
+    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
+        """A server and account for a new node beside `others`, the nodes that have not ended.
+
+        Servers in `avoid` failed lately: they are taken only where there is no other.
+        """
         ...
 
     async def material(self, node: Node) -> Material:

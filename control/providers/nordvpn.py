@@ -7,7 +7,7 @@ from starting, as long as it answered once. A server is given to one node of the
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import structlog
@@ -49,11 +49,11 @@ class NordVpn:
         self._seen: dict[str, Server] = {}
         self._credentials: dict[str, tuple[float, dict[str, str]]] = {}
 
-    async def choose(self, wish: Wish, others: Iterable[Node]) -> Choice:
+    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
         nodes = list(others)
         account = self._account(nodes)
         in_use = {name for node in nodes if node.account == account.name for name in _names(node)}
-        server = await self._server(wish, in_use)
+        server = await self._server(wish, in_use, avoid)
         port, transport = ENDPOINT[wish.protocol]
         return Choice(account.name, server.hostname, server.city, server.address, port, transport)
 
@@ -85,15 +85,15 @@ class NordVpn:
         full = ", ".join(f"{a.name} {used[a.name]}/{a.slots}" for a in self._settings.accounts)
         raise ProviderError(f"every account is in full use: {full}")
 
-    async def _server(self, wish: Wish, in_use: set[str]) -> Server:
-        fresh = [] if wish.server else suitable(await self._recommended(wish), wish, in_use)
-        if not fresh:
+    async def _server(self, wish: Wish, in_use: set[str], avoid: Collection[str]) -> Server:
+        found = [] if wish.server else suitable(await self._recommended(wish), wish, in_use)
+        if all(server.hostname in avoid for server in found):
             everything = await self._everything()
-            fresh = sorted(suitable(everything, wish, in_use), key=lambda server: server.load)
-        if not fresh:
+            found += sorted(suitable(everything, wish, in_use), key=lambda server: server.load)
+        if not found:
             special = "".join(f" {word}" for word in (wish.server, wish.city) if word)
             raise ProviderError(f"no free {wish.protocol.value} server in {wish.country}{special}")
-        return fresh[0]
+        return next((server for server in found if server.hostname not in avoid), found[0])
 
     async def _recommended(self, wish: Wish) -> list[Server]:
         try:

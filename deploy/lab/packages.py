@@ -13,7 +13,12 @@ INSTALL_TIMEOUT_S = 900.0
 # Program -> package. The first group makes a Docker Engine of our own, the second runs the product on the host.
 ENGINE = {"dockerd": "docker.io", "docker": "docker-cli", "iptables": "iptables", "debootstrap": "debootstrap"}
 HOST = {"haproxy": "haproxy", "nft": "nftables", "ip": "iproute2", "curl": "curl"}
-UNITS = {"docker.io": ("docker.service", "docker.socket"), "haproxy": ("haproxy.service",)}
+UNITS = {
+    "docker.io": ("docker.service", "docker.socket", "containerd.service"),
+    "haproxy": ("haproxy.service",),
+    "openvpn": ("openvpn.service",),
+    "redis-server": ("redis-server.service",),
+}
 
 
 def is_root() -> bool:
@@ -43,9 +48,8 @@ def ensure(wanted: Mapping[str, str], purpose: str) -> None:
         raise LabError(f"{purpose} needs {', '.join(missing)}: install them (root on Debian does so by itself)")
     with _services_held():
         _install(missing)
-    if Path("/run/systemd/system").exists():
-        for unit in (unit for package in missing for unit in UNITS.get(package, ())):
-            succeeds(["systemctl", "disable", "--now", unit], timeout=30)
+    for unit in (unit for package in missing for unit in UNITS.get(package, ())):
+        succeeds(["systemctl", "disable", unit], timeout=30)
 
 
 def _install(packages: list[str]) -> None:

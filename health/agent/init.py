@@ -46,7 +46,6 @@ class Init:
         self._children: dict[int, str] = {}
         self._ended: Failure | None = None
         self._last_report = b""
-        self._kill_switch = True
 
     def run(self) -> Failure:
         """Start both programs and watch them; how it ended. Raises Failure, OSError, routes.NetworkError."""
@@ -90,9 +89,9 @@ class Init:
     def _report(self, *, force: bool) -> None:
         link = self._program.link
         kill_switch = self._guard.intact()
-        if kill_switch != self._kill_switch:
-            self._kill_switch = kill_switch
-            log.write("kill switch", level="info" if kill_switch else "error", intact=kill_switch)
+        if not kill_switch:
+            # Whatever took it away, nothing more may leave from here: sockets and all end with the container.
+            self._end(Failure(Ended.KILL_SWITCH, "the kill switch is not as it was set"))
         line = Report(
             node=self._node.node,
             probe_name=self._node.probe_name,

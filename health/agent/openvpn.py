@@ -83,10 +83,13 @@ class OpenVpn:
                 talk.send(reply)
         except BlockingIOError:
             return
-        except (OSError, ManagementError) as error:
+        except ManagementError as error:
             self.failure = Failure(protocol.Ended.VPN_ENDED, f"OpenVPN's management connection broke: {error}")
             data = b""
+        except OSError:
+            data = b""
         if not data:
+            # OpenVPN ends by itself when this conversation does.
             selector.unregister(talk)
             talk.close()
             self._talk = None

@@ -66,9 +66,9 @@ class Cache:
         """Remember an answer, unless it only says that the look-up went wrong. Returns it with its TTL bounded."""
         ttl = {"": answer.ttl, NOT_FOUND: self._negative}.get(answer.lookup, 0.0)
         bounded = replace(answer, ttl=min(max(ttl, 0.0), self._longest))
+        self._known.pop(key, None)
         if bounded.ttl > 0:
             self._known[key] = (now + bounded.ttl, bounded)
-            self._known.move_to_end(key)
             while len(self._known) > self._entries:
                 self._known.popitem(last=False)
         return bounded

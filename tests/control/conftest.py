@@ -6,7 +6,7 @@ condition holds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,13 @@ class FakeProvider:
         self.trouble = ""
         self.chosen: list[str] = []
 
-    async def choose(self, wish: Wish, others: Iterable[Node]) -> Choice:
+    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
         if self.trouble:
             raise ProviderError(self.trouble)
         used = {node.vpn_server for node in others}
         names = (wish.server,) if wish.server else tuple(f"{wish.country}{n}.vpn.example" for n in range(1, 20))
-        free = next((name for name in names if name not in used), None)
+        unused = [name for name in names if name not in used]
+        free = next((name for name in unused if name not in avoid), unused[0] if unused else None)
         if free is None:
             raise ProviderError(f"no free server in {wish.country}")
         self.chosen.append(free)

@@ -195,7 +195,7 @@ async def test_pools_are_changed_field_by_field_and_by_version(ask: Client) -> N
         ({"fallback": ["jp"]}, 400),
         ({"fallback": ["xx"]}, 400),
         ({"strategy": "best"}, 400),
-        ({"provider": "acme", "desired": 1}, 503),
+        ({"provider": "acme"}, 400),
         ({"version": -1}, 400),
     ],
 )

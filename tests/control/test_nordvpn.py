@@ -171,6 +171,15 @@ async def test_a_server_serves_one_node_of_an_account(new_provider: Callable[...
         await provider.choose(wish(), [using("jp1.nordvpn.example"), using("jp2.nordvpn.example", number=2)])
 
 
+async def test_servers_that_failed_lately_come_last(provider: NordVpn, stand_in: StandIn) -> None:
+    one, two = "jp1.nordvpn.example", "jp2.nordvpn.example"
+    assert (await provider.choose(wish(), [], {one})).server == two
+    stand_in.recommended = stand_in.servers[:1]
+    assert (await provider.choose(wish(), [], {one})).server == two
+    assert (await provider.choose(wish(), [], {one, two})).server == one
+    assert (await provider.choose(wish(), [using(two)], {one})).server == one
+
+
 async def test_accounts_are_filled_one_after_the_other(new_provider: Callable[..., NordVpn], tmp_path: Path) -> None:
     accounts = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=1) for name in ("one", "two")]
     provider = new_provider(accounts=tuple(accounts))

@@ -248,6 +248,11 @@ def test_the_successor_of_a_draining_node_starts_beside_it_in_another_slot() -> 
     assert plan(world(node(0, NodeStatus.DRAINING))) == [Place("jp-1", "jp", "")]
 
 
+def test_no_more_than_one_successor_starts_beside_those_that_drain() -> None:
+    leaving = [node(number, NodeStatus.DRAINING) for number in range(3)]
+    assert plan(world(*leaving, desired=3)) == [Place("jp-3", "jp", "")]
+
+
 def test_the_successor_of_a_dying_node_waits_until_it_ended() -> None:
     dying = node(0, NodeStatus.DRAINING, exit_ip="", reason="x")
     assert [type(step) for step in plan(world(dying))] == [Stop]
@@ -378,11 +383,14 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(EVENTS, st.integers(0, 4))
+@given(st.integers(0, 4), EVENTS, st.integers(0, 4))
 def test_from_anywhere_it_converges_without_ever_doubling_a_slot(
-    events: list[tuple[str, int, frozenset[int]]], final: int
+    first: int, events: list[tuple[str, int, frozenset[int]]], final: int
 ) -> None:
     sim = Simulation()
+    sim.desired = sim.highest = first
+    for _ in range(8):
+        sim.turn()
     for what, number, skip in events:
         running = [i for i, state in sim.containers.items() if state == "running"]
         if what == "scale":
@@ -397,7 +405,8 @@ def test_from_anywhere_it_converges_without_ever_doubling_a_slot(
             elif what == "black hole":
                 sim.up[victim] = (Tunnel.DOWN, sim.now)
             elif what == "refute":
-                sim.verdicts[victim] = Verdict(Outcome.REFUTED, 1, "in us", at=sim.now)
+                abroad = "203.0.113.9" if number % 2 else ""
+                sim.verdicts[victim] = Verdict(Outcome.REFUTED, 1, "in us", abroad, "us", at=sim.now)
             else:
                 del sim.containers[victim]
         sim.turn(skip)

@@ -66,6 +66,7 @@ async def test_a_killed_node_fails_with_its_last_words_and_is_replaced_at_once(f
     assert dead.reason == "the VPN server refused the credentials"
     nodes = await fleet.serving(count=2)
     assert time.monotonic() - began < 3
+    assert victim.vpn_server not in {node.vpn_server for node in nodes}
     assert other.id in {node.id for node in nodes}
     assert {node.slot for node in nodes} == {"jp-0", "jp-1"}
     await fleet.settle(lambda: _gone(fleet, victim.id))

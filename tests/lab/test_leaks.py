@@ -24,7 +24,7 @@ from health.agent_client import AgentClient, AgentError
 from tests.lab.harness import Lab, traffic, wait_for
 
 ORIGIN = "198.19.10.80"
-ORIGIN_V6 = "2001:2:0:10::80"
+ORIGIN_V6 = "2001:2:0:11::80"
 DOCKER_RESOLVER = ("127.0.0.11", 53)
 QUESTION = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x09vxlab-jp1\x00\x00\x01\x00\x01"
 COUNTRIES = ["jp", "us", "gb"]
@@ -43,15 +43,20 @@ class Dialler:
     async def run(self) -> None:
         """Until cancelled, or until the agent is gone."""
         client = AgentClient(str(self.directory / "agent" / "agent.sock"))
-        with contextlib.suppress(AgentError):
-            await client.connect()
-            while True:
-                await self.once(client)
-                await asyncio.sleep(0.01)
-        client.close()
+        try:
+            with contextlib.suppress(AgentError):
+                await client.connect()
+                while True:
+                    await self.once(client)
+                    await asyncio.sleep(0.01)
+        finally:
+            client.close()
 
     async def once(self, client: AgentClient) -> None:
-        for what, family, kind, address in (
+        await asyncio.gather(*(self.dial(client, *forbidden) for forbidden in self.forbidden()))
+
+    def forbidden(self) -> tuple[tuple[str, str, str, tuple[str, int]], ...]:
+        return (
             ("origin", "inet", "stream", (ORIGIN, 80)),
             ("endpoint tcp", "inet", "stream", self.endpoint),
             ("endpoint udp", "inet", "dgram", self.endpoint),
@@ -59,9 +64,11 @@ class Dialler:
             ("resolver tcp", "inet", "stream", DOCKER_RESOLVER),
             ("ipv6 tcp", "inet6", "stream", (ORIGIN_V6, 80)),
             ("ipv6 udp", "inet6", "dgram", (ORIGIN_V6, 53)),
-        ):
-            _, sockets = await client.sockets(1, family=family, kind=kind)
-            self.outcomes[what, await _try(sockets[0], address)] += 1
+        )
+
+    async def dial(self, client: AgentClient, what: str, family: str, kind: str, address: tuple[str, int]) -> None:
+        _, sockets = await client.sockets(1, family=family, kind=kind)
+        self.outcomes[what, await _try(sockets[0], address)] += 1
 
     def reached(self) -> set[str]:
         return {what for what, outcome in self.outcomes if outcome in ("connected", "answered")}
@@ -199,26 +206,33 @@ def test_a_connect_to_the_vpn_endpoint_itself_is_refused(lab: Lab) -> None:
 
 
 async def test_the_counters_see(lab: Lab) -> None:
-    """With the switch taken away the same dials are counted, and the node is taken out for it."""
+    """With the switch taken away the same dials are counted; once PID 1 may look again, it ends the container."""
     node = lab.nodes("us")[0]
+    first = int(lab.docker("inspect", "--format", "{{.State.Pid}}", f"vpnexit-{node}"))
     before = lab.leaks()
     async with dialling(lab, "us") as diallers:
         for command in (
-            "nft flush ruleset",
             "ip rule flush",
             "ip rule add pref 32766 lookup main",
             "ip route flush table local 127.0.0.11/32",
             "ip route replace 128.0.0.0/1 via 198.18.10.1 dev eth0 onlink",
-            "ip -6 route replace 2001:2:0:10::/64 dev eth0",
-            "ip -6 route replace default via 2001:2:0:10::1 dev eth0",
+            f"ip -6 neigh replace {ORIGIN_V6} lladdr 02:42:00:00:00:01 dev eth0",
+            "ip -6 route replace default dev eth0",
         ):
-            lab.in_namespace(node, *command.split())
-        await asyncio.to_thread(
-            wait_for,
-            lambda: (now := lab.leaks())["leak_v4"] > before["leak_v4"] and now["leak_v6"] > before["leak_v6"],
-            20,
-            "the counters rise",
-        )
-        await asyncio.to_thread(wait_for, lambda: node not in lab.nodes("us"), 30, "the node is taken out")
+            assert lab.in_namespace(node, *command.split()).returncode == 0, command
+        os.kill(first, signal.SIGSTOP)
+        try:
+            lab.in_namespace(node, "nft", "delete", "table", "inet", "vpnexit")
+            await asyncio.to_thread(
+                wait_for,
+                lambda: (now := lab.leaks())["leak_v4"] > before["leak_v4"] and now["leak_v6"] > before["leak_v6"],
+                20,
+                "the counters rise",
+            )
+        finally:
+            os.kill(first, signal.SIGCONT)
+        await asyncio.to_thread(wait_for, lambda: node not in lab.nodes("us"), 5 * 2, "the node is taken out")
     reached = next(dialler for dialler in diallers if dialler.node == node).reached()
     assert "resolver udp" in reached, reached
+    ended = next(told for told in lab.api("GET", "/api/nodes") if told["id"] == node)
+    assert "kill switch" in ended["reason"]

@@ -1,5 +1,6 @@
 """What needs an empty network namespace and its capabilities: functions that conftest's `inside` runs by name."""
 
+import errno
 import json
 import os
 import socket
@@ -52,8 +53,6 @@ def as_user(uid: int, work: Callable[[], object]) -> object:
 
 def sent(address: str, port: int, kind: socket.SocketKind) -> str:
     """How a dial from this process ends at once: `sent`, `waiting`, or the error's name."""
-    import errno  # noqa: PLC0415
-
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.setblocking(False)
         number = sock.connect_ex((address, port))
@@ -147,12 +146,12 @@ def only_the_vpn_user_reaches_the_endpoint() -> None:
 
 def ipv6_does_not_leave() -> None:
     frames = []
-    lines("link set lo up\nlink add eth0 type veth peer name peer\n")
+    lines("link set lo up\nlink add eth0 type veth peer name peer\nlink set peer up\n")
     nft.Guard(RULES).set()
     capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
     capture.bind(("peer", 0x86DD))
     capture.settimeout(2)
-    lines("address add 2001:2:0:77::5/64 dev eth0 nodad\nlink set eth0 up\nlink set peer up\n")
+    lines("address add 2001:2:0:77::5/64 dev eth0 nodad\nlink set eth0 up\n")
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         for _ in range(5):
             try:
@@ -217,10 +216,10 @@ def a_device_for_a_user_stays() -> None:
         tun.create_for(VPN_UID)
     finally:
         os.chmod("/dev/net/tun", before)
-    shown = subprocess.run(["ip", "-j", "tuntap", "show"], capture_output=True, check=True).stdout
-    device = json.loads(shown)[0]
-    assert (device["ifname"], device["user"]) == (tun.DEVICE, VPN_UID), device
-    assert {"tun", "persist"} <= set(device["flags"]), device
+    shown = subprocess.run(["ip", "-j", "-d", "link", "show", tun.DEVICE], capture_output=True, check=True).stdout
+    info = json.loads(shown)[0]["linkinfo"]["info_data"]
+    assert (info["type"], info["pi"], info["persist"]) == ("tun", False, True), info
+    assert str(info["user"]) == str(VPN_UID), info
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_two_losses_are_forgiven() -> None:
     tunnel.run(20)
     assert len(lost) == 2
     assert [state for _, state, _ in tunnel.states] == [STARTING, UP]
-    assert 0 < tunnel.probe.loss <= 0.1
+    assert tunnel.probe.loss == pytest.approx(2 / 13)
 
 
 def test_an_answer_after_the_timeout_is_none() -> None:

@@ -1,0 +1,1 @@
+"""The exit image: its Dockerfile and what builds it."""
