@@ -41,6 +41,7 @@ class Init:
         self._selector = selectors.DefaultSelector()
         self._wake = wake
         self._output = log.Output()
+        self._selector.register(guard, selectors.EVENT_READ, guard.drain)
         self._selector.register(wake.reader, selectors.EVENT_READ, wake.note)
         self._selector.register(self._output.reader, selectors.EVENT_READ, self._output.forward)
         self._children: dict[int, str] = {}
@@ -90,8 +91,7 @@ class Init:
         link = self._program.link
         kill_switch = self._guard.intact()
         if not kill_switch:
-            # Whatever took it away, nothing more may leave from here: sockets and all end with the container.
-            self._end(Failure(Ended.KILL_SWITCH, "the kill switch is not as it was set"))
+            self._shut()
         line = Report(
             node=self._node.node,
             probe_name=self._node.probe_name,
@@ -110,6 +110,14 @@ class Init:
             self._end(Failure(Ended.AGENT_ENDED, "the agent does not read"))
         except OSError:
             self._end(Failure(Ended.AGENT_ENDED, "the agent ended"))
+
+    def _shut(self) -> None:
+        # Sockets that were handed over live on for a moment after the container: the switch is put back for them.
+        try:
+            self._guard.set()
+        except nft.KillSwitchError as error:
+            log.write("kill switch", level="error", reason=str(error))
+        self._end(Failure(Ended.KILL_SWITCH, "the kill switch is not as it was set"))
 
     def _reap(self) -> None:
         while True:

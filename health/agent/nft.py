@@ -16,6 +16,7 @@ _NETLINK_NETFILTER = 12  # linux/netlink.h
 _GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN (linux/netfilter/nf_tables.h)
 _GEN_ID = 1  # NFTA_GEN_ID
 _REQUEST = struct.pack("=IHHIIBBH", 20, _GETGEN, 1, 0, 0, 0, 0, 0)
+_CHANGES = 1 << 6  # the bit of multicast group NFNLGRP_NFTABLES, 7 (linux/netfilter/nfnetlink.h)
 _HEADERS = 20  # struct nlmsghdr and struct nfgenmsg
 
 
@@ -24,10 +25,21 @@ class KillSwitchError(Exception):
 
 
 class Guard:
-    """The kill switch in force in this network namespace. Needs CAP_NET_ADMIN."""
+    """The kill switch in force in this network namespace. Needs CAP_NET_ADMIN.
+
+    Readable (`fileno`) whenever somebody changed rules here, so that nobody need wait to look: `drain` it, and ask
+    whether it is `intact`. Raises KillSwitchError where the kernel does not tell.
+    """
 
     def __init__(self, ruleset: str) -> None:
         self._ruleset = ruleset
+        flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._changes = socket.socket(socket.AF_NETLINK, flags, _NETLINK_NETFILTER)
+        try:
+            self._changes.bind((0, _CHANGES))
+        except OSError as error:
+            self._changes.close()
+            raise KillSwitchError(f"netlink: {error}") from None
         self._loaded: Any = None
         self._generation = -1
         self._intact = False
@@ -38,6 +50,22 @@ class Guard:
         self._loaded = _listing()
         self._generation = _generation()
         self._intact = True
+
+    def fileno(self) -> int:
+        return self._changes.fileno()
+
+    def drain(self) -> None:
+        """Take in what the kernel told; the rules themselves say what they are now."""
+        try:
+            while True:
+                self._changes.recv(65536)
+        except OSError:
+            # Nothing more to read, or more was told than fitted.
+            pass
+
+    def close(self) -> None:
+        """Stop watching; the rules stay."""
+        self._changes.close()
 
     def intact(self) -> bool:
         """Whether the kernel still holds exactly the rules that were loaded."""

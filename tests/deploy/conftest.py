@@ -87,7 +87,10 @@ class Up:
         """Signal it, wait for its end and that of everything it started; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(within)
+        try:
+            code = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"did not end within {within} s: {self.family()}\n{self.output}")
         deadline = time.monotonic() + 5
         while self.family():
             assert time.monotonic() < deadline, f"left behind: {self.family()}"

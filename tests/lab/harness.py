@@ -101,9 +101,13 @@ class Lab:
         )
 
     def settled(self) -> bool:
-        """Every pool serves what it wishes, and the proxy knows it."""
-        return all(pool["serving"] == pool["desired"] for pool in self.api("GET", "/api/pools")) and all(
-            self.whoami(country) in row["egress"] for country, row in self.status["countries"].items()
+        """Every pool serves what it wishes, by containers that live, and the proxy knows it."""
+        nodes = {node["id"] for node in self.api("GET", "/api/nodes") if node["status"] == "running"}
+        alive = self.docker("ps", "--filter", "label=io.vpnexit.fleet", "--format", "{{.Names}}").split()
+        return (
+            sorted(alive) == sorted(f"vpnexit-{node}" for node in nodes)
+            and all(pool["serving"] == pool["desired"] for pool in self.api("GET", "/api/pools"))
+            and all(self.whoami(country) in row["egress"] for country, row in self.status["countries"].items())
         )
 
     # the proxy

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def guard_notices_changes() -> None:
     assert guard.intact()
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     assert not guard.intact()
+
+
+def changes_are_told_at_once() -> None:
+    guard = nft.Guard(RULES)
+    guard.set()
+    guard.drain()
+    assert not select.select([guard], [], [], 0.2)[0]
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    assert select.select([guard], [], [], 5)[0]
+    guard.drain()
+    assert not guard.intact()
+    assert not select.select([guard], [], [], 0.2)[0]
+    guard.close()
 
 
 def guard_refuses_nonsense() -> None:

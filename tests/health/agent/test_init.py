@@ -47,11 +47,29 @@ class ShellProgram:
 
 
 class StubGuard:
+    """A kill switch that the test takes away."""
+
     def __init__(self) -> None:
         self.whole = True
+        self.loaded = 0
+        self.reader, self.writer = os.pipe()
 
     def set(self) -> None:
-        pass
+        self.loaded += 1
+
+    def take_away(self) -> None:
+        self.whole = False
+        os.write(self.writer, b"x")
+
+    def fileno(self) -> int:
+        return self.reader
+
+    def drain(self) -> None:
+        os.read(self.reader, 1)
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
 
     def intact(self) -> bool:
         return self.whole
@@ -88,8 +106,9 @@ class Container:
             running.farewell()
             helper.join()
             os.close(self.pipe)
-            for pid in (program.pid, self.agent_pid):
-                _end(pid)
+            _end(program.pid)
+            # What was written is still to be read: the agent ends by itself when its reports do.
+            _end(self.agent_pid, grace=0.5)
 
     def reports(self) -> list[Report]:
         if not self.reports_file.exists():
@@ -108,6 +127,7 @@ def container(namespaces: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = Container(tmp_path, monkeypatch)
     yield made
     made.wake.close()
+    made.guard.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -156,6 +176,20 @@ def test_it_ends_when_the_device_is_gone(container: Container, monkeypatch: pyte
     assert container.run(ShellProgram()).ended is Ended.TUNNEL_GONE
 
 
+def test_it_ends_when_the_kill_switch_is_taken_away(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "_TICK", 30.0)
+
+    def take_away() -> None:
+        container.wait_for(lambda reports: len(reports) > 0)
+        container.guard.take_away()
+
+    began = time.monotonic()
+    assert container.run(ShellProgram(), take_away).ended is Ended.KILL_SWITCH
+    assert time.monotonic() - began < 10
+    container.wait_for(lambda reports: not reports[-1].kill_switch)
+    assert container.guard.loaded == 1
+
+
 def test_the_agent_is_told_every_second_and_of_every_change(container: Container) -> None:
     program = ShellProgram()
 
@@ -163,14 +197,12 @@ def test_the_agent_is_told_every_second_and_of_every_change(container: Container
         container.wait_for(lambda reports: len(reports) >= 2)
         program.link = Link(up=True, reason="", dns=("103.86.96.100",), handshake_age_s=1.5)
         container.wait_for(lambda reports: reports[-1].link)
-        container.guard.whole = False
-        container.wait_for(lambda reports: not reports[-1].kill_switch)
         os.kill(os.getpid(), signal.SIGTERM)
 
     container.run(program, change)
     first, *_, last = container.reports()
     assert first == Report("jp3f9a1c", "probe.test", False, "starting", (), True, None)
-    assert last == Report("jp3f9a1c", "probe.test", True, "", ("103.86.96.100",), False, 1.5)
+    assert last == Report("jp3f9a1c", "probe.test", True, "", ("103.86.96.100",), True, 1.5)
     assert program.ticks >= 2
 
 
@@ -205,9 +237,12 @@ def test_what_fails_before_has_a_status_of_its_own(
     assert (last["event"], last["code"], last["reason"]) == ("ended", int(ended), "x")
 
 
-def _end(pid: int) -> None:
-    for ask in (lambda: os.kill(pid, signal.SIGKILL), lambda: os.waitpid(pid, 0)):
-        try:
-            ask()
-        except (ProcessLookupError, ChildProcessError):
-            pass
+def _end(pid: int, grace: float = 0.0) -> None:
+    deadline = time.monotonic() + grace
+    try:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+    except ChildProcessError:
+        pass
