@@ -23,7 +23,7 @@ def find_redis() -> Path:
     try:
         return redis_binary.find()
     except redis_binary.NoRedisError as error:
-        raise UpError(str(error)) from None
+        raise UpError(f"{error}, or name a running one with --redis") from None
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def only_one(state_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise UpError(
-                f"vpnexit is already up with {state_dir} (process {lock.read().strip() or 'unknown'}): "
+                f"already up with {state_dir} (process {lock.read().strip() or 'unknown'}): "
                 "stop that one, or choose another directory with --state-dir"
             ) from None
         lock.truncate(0)

@@ -42,6 +42,9 @@ def up(
     state_dir: Annotated[
         Path | None, typer.Option(help="where state is kept (default: ~/.local/state/vpnexit)", show_default=False)
     ] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="a running Redis to use, as redis://HOST (default: one of its own)")
+    ] = None,
     tied: Annotated[bool, typer.Option("--tied", help="end when the program that started this one ends")] = False,
     config: Config = None,
 ) -> None:
@@ -51,7 +54,7 @@ def up(
     if tied:
         follow_parent()
     logs.configure("warning")
-    embedded.up(config, country, state_dir)
+    embedded.up(embedded.Options(config, country, state_dir, redis))
 
 
 @app.command()

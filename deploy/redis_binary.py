@@ -29,7 +29,7 @@ def find() -> Path:
     seen = f" ({'; '.join(faults)})" if faults else ""
     raise NoRedisError(
         f"no redis-server {OLDEST[0]}.{OLDEST[1]} or newer found{seen}: install one, for example with "
-        "`apt install redis-server`, or give the address of a running one as VPNEXIT_REDIS__URL"
+        "`apt install redis-server`"
     )
 
 

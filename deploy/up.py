@@ -28,14 +28,24 @@ _STOP_MARGIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `up` is going to run. `redis` is None where the configuration names a running one."""
+    """What `up` is going to run. `redis` is the program to start; None where a running one is to be used."""
 
     settings: Settings
     config: Path | None
     redis: Path | None
 
 
-def up(config: Path | None, country: str | None, state_dir: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's. `redis` is the URL of a running one to use instead of a private child."""
+
+    config: Path | None = None
+    country: str | None = None
+    state_dir: Path | None = None
+    redis: str | None = None
+
+
+def up(options: Options) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
@@ -44,28 +54,30 @@ def up(config: Path | None, country: str | None, state_dir: Path | None) -> None
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        plan = _prepare(config, country, state_dir, stack)
+        plan = _prepare(options, stack)
         asyncio.run(_run(plan, began))
 
 
-def _prepare(config: Path | None, country: str | None, state_dir: Path | None, stack: contextlib.ExitStack) -> Plan:
-    if state_dir is not None:
-        os.environ[variable("state_dir")] = str(state_dir)
-    asked = load(config)
+def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
+    if options.state_dir is not None:
+        os.environ[variable("state_dir")] = str(options.state_dir)
+    asked = load(options.config)
     stack.enter_context(only_one(asked.state_dir))
     # The children read the same file and environment; what `up` decides for them is in the environment.
     os.environ[variable("control", "engine")] = "none"
-    if country is not None or not asked.control.direct_nodes:
-        os.environ[variable("control", "direct_nodes")] = country or NO_COUNTRY
+    if options.country is not None or not asked.control.direct_nodes:
+        os.environ[variable("control", "direct_nodes")] = options.country or NO_COUNTRY
     if "log_level" not in asked.model_fields_set:
         os.environ[variable("log_level")] = "warning"
-    redis = None
-    if "url" not in asked.redis.model_fields_set:
-        redis = find_redis()
-        os.environ[variable("redis", "url")] = (
-            f"unix://{stack.enter_context(socket_directory(asked.state_dir))}/redis.sock"
+    redis = None if options.redis else find_redis()
+    # Never the configured one: that may be a fleet's, and this machine would take part in leading it.
+    private = f"unix://{stack.enter_context(socket_directory(asked.state_dir)) / 'redis.sock'}"
+    os.environ[variable("redis", "url")] = options.redis or private
+    plan = Plan(load(options.config), options.config, redis)
+    if redis is not None and plan.settings.redis.password is not None:
+        raise UpError(
+            "redis.password is set, but `up` starts a Redis of its own without one: remove it, or use --redis"
         )
-    plan = Plan(load(config), config, redis)
     check_ports(plan.settings)
     return plan
 

@@ -199,17 +199,18 @@ def _start_exits(place: Place, memory: Memory, tell: Callable[[str], None]) -> N
     control = ControlClient(place, memory)
     control.create_user(memory.password)
     pools = control.pools()
-    for country, wished in world.PLACES.items():
+    for country, there in world.PLACES.items():
         if country not in pools:
-            protocol = wished.protocol.value
-            control.set_pool(country, {"desired": wished.nodes, "provider": product.PROVIDER, "protocol": protocol})
+            protocol = there.protocol.value
+            control.set_pool(country, {"desired": there.nodes, "provider": product.PROVIDER, "protocol": protocol})
     deadline = time.monotonic() + SERVING_TIMEOUT_S
     for pool in _waiting(control, tell, deadline):
         raise LabError(
             f"{pool['country']} has {pool['serving']} of {pool['desired']} exits after {SERVING_TIMEOUT_S:g} s"
             f"{': ' + pool['reason'] if pool.get('reason') else ''}; see {place.output}"
         )
-    for country in world.PLACES:
+    wished = [country for country, pool in control.pools().items() if pool["desired"]]
+    for country in wished:
         while (address := seen_address(memory, country)) not in world.egresses(country):
             if time.monotonic() > deadline:
                 what = f"whoami sees {address}" if address else "the proxy gives no page"

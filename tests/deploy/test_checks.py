@@ -14,7 +14,7 @@ def test_state_directory_is_held_once(tmp_path: Path) -> None:
     state = tmp_path / "a" / "state"
     with checks.only_one(state):
         assert state.stat().st_mode & 0o777 == 0o700
-        with pytest.raises(UpError, match=r"is already up with .* \(process \d+\)"), checks.only_one(state):
+        with pytest.raises(UpError, match=r"already up with .* \(process \d+\)"), checks.only_one(state):
             pytest.fail("held twice")
     with checks.only_one(state):
         pass
@@ -51,5 +51,5 @@ def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         raise redis_binary.NoRedisError("no redis-server: install one")
 
     monkeypatch.setattr(redis_binary, "find", none)
-    with pytest.raises(UpError, match=r"^no redis-server: install one$"):
+    with pytest.raises(UpError, match=r"^no redis-server: install one, or name a running one with --redis$"):
         checks.find_redis()

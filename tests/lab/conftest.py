@@ -10,6 +10,9 @@ import pytest
 from tests.lab.harness import Lab, wait_for
 
 
+NODES = {"jp": 2, "us": 1, "gb": 1}
+
+
 def _missing() -> str:
     if os.geteuid() != 0:
         return "root (it starts a private dockerd, counts packets and enters namespaces)"
@@ -37,8 +40,10 @@ def running_lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(running_lab: Lab) -> Lab:
-    """The lab with every pool serving; whatever the test broke is given time to heal afterwards."""
-    wait_for(running_lab.settled, 90, "the lab is settled")
+    """The lab with every pool serving; whatever the test broke is given time to heal first."""
+    for country, nodes in NODES.items():
+        running_lab.wish(country, nodes)
+    wait_for(running_lab.settled, 60, "the lab is settled")
     running_lab.refresh()
     return running_lab
 

@@ -102,13 +102,22 @@ class Lab:
 
     def settled(self) -> bool:
         """Every pool serves what it wishes, by containers that live, and the proxy knows it."""
-        nodes = {node["id"] for node in self.api("GET", "/api/nodes") if node["status"] == "running"}
+        try:
+            nodes = {node["id"] for node in self.api("GET", "/api/nodes") if node["status"] == "running"}
+            pools = self.api("GET", "/api/pools")
+        except OSError:  # control is just being started again
+            return False
         alive = self.docker("ps", "--filter", "label=io.vpnexit.fleet", "--format", "{{.Names}}").split()
         return (
             sorted(alive) == sorted(f"vpnexit-{node}" for node in nodes)
-            and all(pool["serving"] == pool["desired"] for pool in self.api("GET", "/api/pools"))
+            and all(pool["serving"] == pool["desired"] for pool in pools)
             and all(self.whoami(country) in row["egress"] for country, row in self.status["countries"].items())
         )
+
+    def wish(self, country: str, nodes: int) -> None:
+        """Set a pool's `desired`, unless it is that already."""
+        if self.api("GET", f"/api/pools/{country}")["desired"] != nodes:
+            self.api("POST", f"/api/pools/{country}/scale", {"nodes": nodes})
 
     # the proxy
 
