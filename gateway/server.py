@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.auth import Authenticator
 from gateway.config import GatewaySettings
 from gateway.dial import Dialler
+from gateway.front import serve
 from gateway.metrics import Metrics, metrics_app
 from gateway.poller import Poller
 from gateway.pools import Fleet
@@ -57,7 +58,7 @@ class Listener:
                 continue
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Session(self._worker, sock, peer).start()
+            Session(self._worker, sock, peer).start(serve)
         self._poller.loop.call_soon(self._ready)
 
 

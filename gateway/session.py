@@ -1,7 +1,7 @@
 """One client connection, from accept to the last byte: who it is, what it wants, and what became of it.
 
-The protocols are spoken in `socks_session` and `http_session`; this module holds what they share. A coroutine lives
-only until the tunnel stands: carrying bytes needs none.
+`front` finds out what the client speaks, `socks_session` and `http_session` speak it; this module holds what they
+share. A coroutine lives only until the tunnel stands: carrying bytes needs none.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import itertools
 import secrets
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -23,9 +24,7 @@ from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.relay import PipePool, Relay
 from gateway.want import Want, merge, parse_username, split_username
-from gateway.wire import proxy_protocol, socks
 from gateway.wire.base import Target, WireError
-from gateway.wire.sniff import Kind, sniff
 from health import countries
 from health.model import User
 from health.reasons import WIRE, Reason
@@ -90,10 +89,10 @@ class Session:
         self._started = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Serve the client in a task of its own."""
+    def start(self, serve: "Callable[[Session], Awaitable[None]]") -> None:
+        """Let `serve` speak with the client, in a task of its own."""
         self.worker.add(self)
-        self._task = asyncio.create_task(self._run(), name="session")
+        self._task = asyncio.create_task(self._run(serve), name="session")
 
     @property
     def must_authenticate(self) -> bool:
@@ -189,9 +188,9 @@ class Session:
             ms=round((time.monotonic() - self._started) * 1000, 1),
         )
 
-    async def _run(self) -> None:
+    async def _run(self, serve: "Callable[[Session], Awaitable[None]]") -> None:
         try:
-            await self._serve()
+            await serve(self)
         except (ClientGoneError, AbortedError):
             pass
         except WireError as error:
@@ -206,36 +205,6 @@ class Session:
         finally:
             if self._relay is None:
                 self._close()
-
-    async def _serve(self) -> None:
-        from gateway.http_session import serve_http
-        from gateway.socks_session import serve_socks5
-
-        async with asyncio.timeout(self.worker.settings.handshake_timeout):
-            if any(self.source in network for network in self.worker.settings.trusted_proxies):
-                await self._read_proxy_header()
-            while (kind := sniff(self.data)) is None:
-                await self.more()
-        if kind is Kind.HTTP:
-            await serve_http(self)
-        elif kind is Kind.SOCKS5:
-            await serve_socks5(self)
-        elif kind is Kind.SOCKS4:
-            await self.refuse(socks.SOCKS4_REFUSED)
-            raise WireError(Reason.NOT_IMPLEMENTED, "SOCKS4 is not supported: use SOCKS5")
-        elif kind in (Kind.PROXY_V1, Kind.PROXY_V2):
-            raise WireError(Reason.PROXY_HEADER, "a PROXY header from a peer that is not trusted")
-        else:
-            raise WireError(Reason.BAD_REQUEST, "neither HTTP nor SOCKS")
-
-    async def _read_proxy_header(self) -> None:
-        while (parsed := proxy_protocol.parse(self.data)) is None:
-            await self.more()
-        header, used = parsed
-        self.data = self.data[used:]
-        if not header.local and header.source is not None and header.destination is not None:
-            self.source = header.source[0]
-            self.destination = header.destination
 
     def _tunnel_ended(self, relay: Relay) -> None:
         assert self.dialled is not None  # noqa: S101 - set by tunnel()
