@@ -9,7 +9,6 @@ import pytest
 
 from tests.lab.harness import Lab, wait_for
 
-
 NODES = {"jp": 2, "us": 1, "gb": 1}
 
 
