@@ -127,11 +127,11 @@ class Reconciler:
         if containers is None:
             return
         snapshot = await self._registry.snapshot()
+        await self._direct_nodes(snapshot)
         if not snapshot.epoch:
             await recovery.rebuild(self._registry, await self._keeper.load(), containers, self._adopt)
             self.wake()
             return
-        await self._direct_nodes(snapshot)
         await self._keeper.keep(snapshot)
         if self._steps is not None:
             await self._sweep(snapshot)

@@ -66,6 +66,8 @@ def socket_directory(state_dir: Path) -> Iterator[Path]:
 
 def check_ports(settings: Settings) -> None:
     """Raises UpError, with one line for each address that cannot be listened on."""
+    if not settings.gateway.listen:
+        raise UpError("gateway.listen is empty: give at least one address, for example 127.0.0.1:3128")
     wanted = [(address, ("gateway", "listen")) for address in settings.gateway.listen]
     wanted.append((settings.gateway.metrics_listen, ("gateway", "metrics_listen")))
     wanted.append((settings.control.listen, ("control", "listen")))

@@ -5,7 +5,7 @@ A probe returns whether it is ready; OSError means not yet.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 Probe = Callable[[], Awaitable[bool]]
@@ -33,15 +33,15 @@ def unix_open(path: Path) -> Probe:
     return probe
 
 
-def http_ok(host: str, port: int, path: str) -> Probe:
-    """Ready when `GET path` is answered 200."""
+def http_ok(host: str, port: int, target: str, good: Collection[int] = (200,)) -> Probe:
+    """Ready when `GET target` is answered with one of the statuses in `good`."""
 
     async def probe() -> bool:
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
             words = (await reader.readline()).split()
-            return len(words) > 1 and words[1] == b"200"
+            return len(words) > 1 and words[1].isdigit() and int(words[1]) in good
         finally:
             await _close(writer)
 

@@ -90,7 +90,8 @@ def programs(plan: Plan) -> list[Program]:
     found.append(_part("control", plan, http_ok(*ports.reachable(settings.control.listen), "/api/health")))
     found.append(_part("scorer", plan))
     found.append(_part("collector", plan))
-    ready = http_ok(*ports.reachable(settings.gateway.metrics_listen), "/ready")
+    # Asked through the proxy itself: 200 once an exit is chosen, 407 where it asks for a user first.
+    ready = http_ok(*ports.reachable(settings.gateway.listen[0]), "http://vpnexit.internal/", good=(200, 407))
     found.append(_part("gateway", plan, ready, gateway_stops_within))
     return found
 

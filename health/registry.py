@@ -379,8 +379,16 @@ def _told(message: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
+    # redis-py sends through asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives as the write
+    # is done (bpo-37658); the task would then never end.
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
-        yield
+        try:
+            yield
+        finally:
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError
     except TimeoutError:
         raise RegistryError("Redis: no answer in time") from None
     except (RedisError, OSError) as error:

@@ -46,6 +46,11 @@ def test_one_address_twice() -> None:
         checks.check_ports(settings)
 
 
+def test_no_address_at_all() -> None:
+    with pytest.raises(UpError, match=r"^gateway\.listen is empty: give at least one address"):
+        checks.check_ports(Settings(gateway=GatewaySettings(listen=())))
+
+
 def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> Path:
         raise redis_binary.NoRedisError("no redis-server: install one")
