@@ -48,10 +48,9 @@ def test_fresh_copy_without_root(fresh: Path, page: str, fetch: Any, new_up: Any
         assert fetch("--proxy", up.proxy, page) == "the page\n"
         assert fetch("--socks5-hostname", up.socks, page) == "the page\n"
         assert up.end(signal.SIGTERM) != 0  # make's own: it was told to end
-        began = time.monotonic()
         up.start(user=user, **access)
-        up.wait_ready(within=20)
-        assert time.monotonic() - began < 5
+        up.wait_ready(within=30)
+        assert "installing" not in up.output
         assert up.end(signal.SIGKILL) == -signal.SIGKILL
     finally:
         up.kill()

@@ -302,12 +302,11 @@ async def test_half_close_and_reset_pass_through(exits: Exits, registry: Registr
         sock.sendall(b"abc")
         sock.shutdown(socket.SHUT_WR)
         assert b"".join(iter(lambda: sock.recv(65536), b"")) == b"abcbye"
-    before = gateway.descriptors()
     sock = tunnel(19)
     sock.recv(65536)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     sock.close()
-    wait_for(lambda: gateway.descriptors() <= before)
+    wait_for(lambda: "vpnexit_gateway_open_connections 0.0" in gateway.metrics(), what="both sides closed")
     wait_for(lambda: gateway.lines()[-1]["reason"] == "client_reset")
 
 
