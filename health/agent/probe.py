@@ -104,6 +104,8 @@ class Probe:
         if self.state != UP and self._successes >= needed:
             self.state = UP
             self.generation += 1
+            # What was lost while it was down says nothing about the tunnel that is up now.
+            self._window.clear()
 
     def failed(self, number: int) -> None:
         """Question `number` could not be sent, or waited too long."""

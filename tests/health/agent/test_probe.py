@@ -82,6 +82,7 @@ def test_coming_back_takes_two_answers_and_begins_a_generation() -> None:
     tunnel.run(30)
     assert [(state, generation) for _, state, generation in tunnel.states[-2:]] == [(DOWN, 1), (UP, 2)]
     assert tunnel.states[-1][0] - 20 <= 1.1
+    assert tunnel.probe.loss == 0  # the losses were the old tunnel's
 
 
 def test_a_single_answer_does_not_bring_it_back() -> None:
