@@ -115,7 +115,7 @@ def test_two_losses_are_forgiven() -> None:
     tunnel.run(20)
     assert len(lost) == 2
     assert [state for _, state, _ in tunnel.states] == [STARTING, UP]
-    assert tunnel.probe.loss == pytest.approx(2 / 13)
+    assert tunnel.probe.loss == pytest.approx(2 / 12)
 
 
 def test_an_answer_after_the_timeout_is_none() -> None:
