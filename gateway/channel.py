@@ -23,7 +23,7 @@ class AbortedError(ConnectionError):
 class Channel:
     """One non-blocking stream socket registered with the poller."""
 
-    __slots__ = ("_aborted", "_poller", "_read_waiter", "_registered", "_write_waiter", "sock")
+    __slots__ = ("_closed", "_poller", "_read_waiter", "_registered", "_write_waiter", "sock")
 
     def __init__(self, poller: Poller, sock: socket.socket) -> None:
         self.sock = sock
@@ -31,7 +31,7 @@ class Channel:
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._registered = False
-        self._aborted = False
+        self._closed = False
 
     async def connect(self, address: tuple[str, int]) -> tuple[int, bool]:
         """Connect; returns 0 or the errno, and whether the kernel had sent anything before it failed.
@@ -51,7 +51,7 @@ class Channel:
     async def read(self, limit: int = 65536) -> bytes:
         """Some bytes, or b"" at the end. Raises OSError (AbortedError included)."""
         while True:
-            if self._aborted:
+            if self._closed:
                 raise AbortedError
             try:
                 return self.sock.recv(limit)
@@ -67,7 +67,7 @@ class Channel:
         """Write all of `data`. Raises OSError (AbortedError included)."""
         rest = memoryview(data)
         while rest:
-            if self._aborted:
+            if self._closed:
                 raise AbortedError
             try:
                 rest = rest[self.sock.send(rest) :]
@@ -76,9 +76,14 @@ class Channel:
                 await self._wait_writable()
 
     @property
+    def closed(self) -> bool:
+        """True once it was closed, aborted or handed over."""
+        return self._closed
+
+    @property
     def idle(self) -> bool:
         """True while the peer has neither closed nor sent anything unasked."""
-        if self._aborted:
+        if self._closed:
             return False
         try:
             self.sock.recv(1, socket.MSG_PEEK)
@@ -95,12 +100,12 @@ class Channel:
         else:
             self._registered = True
             self._poller.register(self.sock.fileno(), handler)
-        self._aborted = True
+        self._closed = True
         return self.sock
 
     def abort(self) -> None:
         """Close at once with a reset, and wake whoever waits."""
-        if self._aborted:
+        if self._closed:
             return
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ABORT)
@@ -110,9 +115,9 @@ class Channel:
 
     def close(self) -> None:
         """Close in order. Idempotent."""
-        if self._aborted:
+        if self._closed:
             return
-        self._aborted = True
+        self._closed = True
         if self._registered:
             self._poller.unregister(self.sock.fileno())
         self.sock.close()

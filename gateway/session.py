@@ -139,6 +139,10 @@ class Session:
     def tunnel(self, dialled: Dialled) -> None:
         """From here on bytes go both ways until both sides end; what the client sent early goes first."""
         self.dialled = dialled
+        if dialled.channel.closed:  # the node went away while the client was told
+            self.record(Reason.NODE_LOST)
+            self.channel.abort()
+            return
         worker = self.worker
         relay = Relay(worker.poller, self.channel, dialled.channel, worker.pipes, worker.buffer, self._tunnel_ended)
         self._relay = relay
