@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -182,7 +183,10 @@ async def traffic(lab: Lab, country: str, clients: int = 4):  # type: ignore[no-
                     finally:
                         writer.close()
                 head, _, body = answer.partition("\r\n\r\n")
-                status = int(head.split(" ", 2)[1]) if head.startswith("HTTP/1.1 ") else 0
+                length = re.search(r"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
+                # A head without the whole body is an answer that was cut off.
+                whole = length is not None and len(body) == int(length[1])
+                status = int(head.split(" ", 2)[1]) if head.startswith("HTTP/1.1 ") and whole else 0
             except (OSError, TimeoutError) as error:
                 body = repr(error)
             seen.answers.append((started, time.monotonic(), status, body))
