@@ -144,7 +144,9 @@ class _Exchange:
         except WireError:
             # A request that the client broke off or malformed is its own fault, not the target's.
             if upload.done() and not upload.cancelled():
-                upload.result()
+                cause = upload.exception()
+                if isinstance(cause, WireError | ClientGoneError):
+                    raise cause from None
             raise
         finally:
             upload.cancel()

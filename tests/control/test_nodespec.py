@@ -47,7 +47,7 @@ def test_kernel_and_limits() -> None:
     assert HOST["Sysctls"] == {
         "net.ipv4.ip_local_port_range": "1024 65535",
         "net.ipv4.tcp_tw_reuse": "1",
-        "net.ipv4.tcp_orphan_retries": "2",
+        "net.ipv4.tcp_orphan_retries": "1",
         "net.ipv4.tcp_mtu_probing": "1",
     }
     assert HOST["RestartPolicy"] == {"Name": "no"}

@@ -80,6 +80,8 @@ def start_tunnel(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
         program = subprocess.Popen(["openvpn", "--config", str(LAB / "openvpn.conf")])
         wait_for(INTERFACES / name)
         return program
+    # A container that was stopped and started again still has the old socket, which nobody listens on any more.
+    (WIREGUARD_SOCKETS / f"{name}.sock").unlink(missing_ok=True)
     program = subprocess.Popen(["wireguard-go", "-f", name])
     # The interface comes first, and the socket that `wg` speaks to a little later.
     wait_for(WIREGUARD_SOCKETS / f"{name}.sock")
