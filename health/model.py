@@ -163,12 +163,19 @@ class Pool(Record):
 
 
 class User(Record):
-    """A proxy user. The password is stored as an argon2id hash only."""
+    """A proxy user. The password is stored as an argon2id hash only.
+
+    None is no limit: `max_connections` open at once, `bytes_per_second` in each direction over all its connections,
+    `monthly_bytes` both directions together per calendar month (UTC).
+    """
 
     name: UserName
     password_hash: Annotated[str, Field(repr=False)]
     allowed_countries: tuple[Country, ...] = ()
     default_country: Country | None = None
+    max_connections: Annotated[int, Field(ge=1)] | None = None
+    bytes_per_second: Annotated[int, Field(ge=1024)] | None = None
+    monthly_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
 def new_node_id(country: str) -> str:

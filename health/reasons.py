@@ -16,6 +16,7 @@ class Fault(StrEnum):
     NO_NODE = "no_node"
     NODE = "node"
     TARGET = "target"
+    GATEWAY = "gateway"
 
 
 class Reason(StrEnum):
@@ -33,7 +34,11 @@ class Reason(StrEnum):
     AUTH_REQUIRED = "auth_required"
     AUTH_FAILED = "auth_failed"
     AUTH_BUSY = "auth_busy"
+    AUTH_SLOWED = "auth_slowed"
+    CLIENT_FORBIDDEN = "client_forbidden"
     COUNTRY_FORBIDDEN = "country_forbidden"
+    CONNECTION_LIMIT = "connection_limit"
+    QUOTA_USED = "quota_used"
     TARGET_FORBIDDEN = "target_forbidden"
     OVERLOADED = "overloaded"
     NO_NODE = "no_node"
@@ -49,6 +54,8 @@ class Reason(StrEnum):
     TARGET_RESET = "target_reset"
     CLIENT_RESET = "client_reset"
     NODE_LOST = "node_lost"
+    IDLE_TIMEOUT = "idle_timeout"
+    LIFETIME = "lifetime"
     SHUTDOWN = "shutdown"
     INTERNAL = "internal"
 
@@ -77,6 +84,18 @@ WIRE: dict[Reason, Wire] = {
     Reason.AUTH_REQUIRED: Wire(Fault.CLIENT, 407, 0x02, "http_request_denied", "user name and password required"),
     Reason.AUTH_FAILED: Wire(Fault.CLIENT, 407, 0x02, "http_request_denied", "user name or password is wrong"),
     Reason.AUTH_BUSY: Wire(Fault.CLIENT, 503, 0x01, "proxy_internal_response", "too many log-ins at once, try again"),
+    Reason.AUTH_SLOWED: Wire(
+        Fault.CLIENT, 429, 0x02, "http_request_denied", "too many failed log-ins from this address, try again later"
+    ),
+    Reason.CLIENT_FORBIDDEN: Wire(
+        Fault.CLIENT, 403, 0x02, "http_request_denied", "this client address may not use the proxy"
+    ),
+    Reason.CONNECTION_LIMIT: Wire(
+        Fault.CLIENT, 429, 0x02, "http_request_denied", "this user has too many connections open"
+    ),
+    Reason.QUOTA_USED: Wire(
+        Fault.CLIENT, 403, 0x02, "http_request_denied", "this user's bytes for the month are used up"
+    ),
     Reason.COUNTRY_FORBIDDEN: Wire(
         Fault.CLIENT, 403, 0x02, "http_request_denied", "this user may not use that country"
     ),
@@ -99,6 +118,8 @@ WIRE: dict[Reason, Wire] = {
     Reason.TARGET_RESET: Wire(Fault.TARGET, 502, 0x01, "connection_terminated", "the target cut the connection"),
     Reason.CLIENT_RESET: Wire(Fault.CLIENT, 400, 0x01, "connection_terminated", "the client cut the connection"),
     Reason.NODE_LOST: Wire(Fault.NODE, 502, 0x01, "connection_terminated", "the exit went down"),
+    Reason.IDLE_TIMEOUT: Wire(Fault.NONE, 504, 0x06, "connection_read_timeout", "nothing was sent for too long"),
+    Reason.LIFETIME: Wire(Fault.NONE, 504, 0x06, "connection_timeout", "the connection was open for too long"),
     Reason.SHUTDOWN: Wire(Fault.NONE, 503, 0x01, "proxy_internal_response", "the gateway is stopping"),
-    Reason.INTERNAL: Wire(Fault.NODE, 500, 0x01, "proxy_internal_error", "internal error"),
+    Reason.INTERNAL: Wire(Fault.GATEWAY, 500, 0x01, "proxy_internal_error", "internal error"),
 }
