@@ -1,6 +1,6 @@
 # Each target installs what it misses into .venv, once. PYTHON=… names another interpreter, ARGS=… is handed on.
 .DEFAULT_GOAL := help
-.PHONY: help up test check lab lab-down lock
+.PHONY: help up test check bench fuzz lab lab-down lock
 SHELL := /bin/bash
 BIN := .venv/bin
 UV := $(BIN)/uv pip compile --quiet --no-header --generate-hashes --no-emit-index-url --no-annotate
@@ -11,7 +11,9 @@ help:
 	@echo 'make lab       three countries in Docker, without credentials or Internet'
 	@echo 'make lab-down  stop the lab and remove it'
 	@echo 'make test      all tests (ARGS: as for pytest)'
+	@echo 'make fuzz      parsers against a fuzzer (ARGS: --seconds 30, names of parsers)'
 	@echo 'make check     linters, types, import contracts'
+	@echo 'make bench     the figures beside other proxies, into tests/bench/RESULTS.md (ARGS: --help)'
 	@echo 'make lock      newest versions into the lock files'
 
 up:
@@ -26,12 +28,18 @@ lab-down:
 test:
 	@deploy/venv.sh dev && $(BIN)/python -m deploy.system && exec $(BIN)/python -m pytest $(ARGS)
 
+fuzz:
+	@deploy/venv.sh dev && exec $(BIN)/python -m tests.fuzz.run $(ARGS)
+
 check:
 	@deploy/venv.sh dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench:
+	@deploy/venv.sh dev && exec $(BIN)/python -m tests.bench $(ARGS)
 
 # The run lock comes first: the dev lock may not differ from it.
 lock:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, TypeAdapter, model_validator
 
 from health.model import Country
+from health.upstream import UpstreamUrl
 
 INSIGHTS_PATH = "/v1/helpers/ips/insights"
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5})")
@@ -42,6 +43,17 @@ HttpAddress = Annotated[str, AfterValidator(_http_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
+class UpstreamNode(BaseModel):
+    """A proxy that leaves in `country`. Its password stands where gateways read it (gateway.upstream_passwords)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    country: Country
+    url: UpstreamUrl
+    """socks5://user@host:1080 or http://user@host:3128, without a password."""
+    city: str = ""
+
+
 class ControlSettings(BaseModel):
     """The API and the reconciler. Times are in seconds."""
 
@@ -64,6 +76,9 @@ class ControlSettings(BaseModel):
     direct_nodes: tuple[Country, ...] = ()
     """Countries as which this machine's own address serves. Traffic leaves from this machine."""
 
+    upstreams: tuple[UpstreamNode, ...] = ()
+    """Somebody's proxies that serve as nodes, as they are: where they lead is not verified."""
+
     insights_url: HttpAddress | None = None
     """Who tells a caller its address and country; None: the provider's."""
     probe_name: str = ""
@@ -79,6 +94,12 @@ class ControlSettings(BaseModel):
     keep_ended: Annotated[float, Field(ge=0, le=86400)] = 600.0
     """How long records of ended nodes are kept."""
     tick: Annotated[float, Field(ge=0.05, le=10)] = 1.0
+
+    @model_validator(mode="after")
+    def _upstreams_differ(self) -> Self:
+        if len(set(self.upstreams)) != len(self.upstreams):
+            raise ValueError("upstreams: the same one is there twice")
+        return self
 
 
 class NordVpnAccount(BaseModel):

@@ -7,7 +7,6 @@ lease acts.
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import structlog
 from control import recovery
 from control.agents import Agents
 from control.config import ControlSettings
+from control.configured import KINDS, configured
 from control.engine import Engine, EngineError
 from control.model import Container, Limits, Step, World, slot_index, slot_name
 from control.nodefiles import NodeFiles
@@ -127,7 +127,7 @@ class Reconciler:
         if containers is None:
             return
         snapshot = await self._registry.snapshot()
-        await self._direct_nodes(snapshot)
+        await self._configured_nodes(snapshot)
         if not snapshot.epoch:
             await recovery.rebuild(self._registry, await self._keeper.load(), containers, self._adopt)
             self.wake()
@@ -203,13 +203,12 @@ class Reconciler:
         settings = self._settings
         return recovery.adopted(container, settings.machine, settings.provider, self._files, self._wall())
 
-    async def _direct_nodes(self, snapshot: Snapshot) -> None:
-        machine, now = self._settings.machine, self._wall()
-        wanted = {node.id: node for node in (direct_node(c, machine, now) for c in self._settings.direct_nodes)}
+    async def _configured_nodes(self, snapshot: Snapshot) -> None:
+        wanted = configured(self._settings, self._wall())
         present = {
             node.id: node
             for node in snapshot.nodes.values()
-            if node.kind is NodeKind.DIRECT and node.machine == machine
+            if node.kind in KINDS and node.machine == self._settings.machine
         }
         for node_id in present.keys() - wanted.keys():
             await self._registry.delete_node(node_id)
@@ -273,19 +272,4 @@ def limits(settings: ControlSettings) -> Limits:
         tunnel_grace=settings.tunnel_grace,
         drain_deadline=settings.drain_deadline,
         keep_ended=settings.keep_ended,
-    )
-
-
-def direct_node(country: str, machine: str, now: float) -> Node:
-    """This machine's own address as an exit; the same id at every start."""
-    digest = hashlib.sha256(f"{machine}/{country}".encode()).hexdigest()
-    return Node(
-        id=country + digest[:6],
-        country=country,
-        kind=NodeKind.DIRECT,
-        machine=machine,
-        status=NodeStatus.SERVING,
-        requested_at=now,
-        started_at=now,
-        changed_at=now,
     )

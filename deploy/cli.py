@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage or configuration
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from deploy import fleet_commands, logs
+from deploy import fleet_commands
 from deploy.api_client import ApiError
 from deploy.checks import UpError
 from deploy.config import ConfigError, Settings, load
 from deploy.fleet_commands import Config
-from deploy.processes import follow_parent
+from health import logs
+from health.process import follow_parent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,12 +60,24 @@ def up(
 
 
 @app.command()
-def gateway(config: Config = None) -> None:
-    """One gateway worker: the proxy itself."""
-    from gateway import server
+def gateway(
+    config: Config = None,
+    plan_to: Annotated[int | None, typer.Option(hidden=True, help="only write the plan to this descriptor")] = None,
+) -> None:
+    """The proxy itself: a supervisor and its workers. SIGTERM drains, SIGHUP starts anew without cutting anybody."""
+    from gateway import start, supervisor
 
-    settings = _start(config)
-    _run(server.run(settings.gateway, settings.redis, settings.control.machine))
+    settings = load(config)
+    again = [sys.executable, "-m", "deploy.cli", "gateway"]
+    again += [] if config is None else ["--config", str(config.absolute())]
+    plan = start.dump(
+        settings.gateway, settings.redis, settings.control.machine, settings.log_level, [*again, "--plan-to"]
+    )
+    if plan_to is None:
+        supervisor.become(plan)
+    else:
+        with os.fdopen(plan_to, "wb") as out:
+            out.write(plan)
 
 
 @app.command()

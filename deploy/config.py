@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _passwords_in_the_state_directory(self) -> Self:
+        if self.gateway.upstream_passwords is None:
+            self.gateway = self.gateway.model_copy(update={"upstream_passwords": self.state_dir / "upstreams"})
+        return self
+
+    @model_validator(mode="after")
     def _real_secrets(self) -> Self:
         for key, secret in _secrets(self, ""):
             if not secret or _PLACEHOLDER.fullmatch(secret):

@@ -12,6 +12,7 @@ from rich.table import Table
 from deploy.api_client import ApiClient, ApiError, read_password
 from deploy.config import load
 from deploy.ports import reachable
+from deploy.sizes import parse_size, shown_size
 
 nodes = typer.Typer(no_args_is_help=True, help="Exits: list, start, stop.")
 pools = typer.Typer(no_args_is_help=True, help="How many exits each country shall have.")
@@ -24,6 +25,14 @@ Api = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 Country = Annotated[str, typer.Argument(help="two letters, such as jp")]
 NodeId = Annotated[str, typer.Argument(metavar="ID", help="as `nodes list` shows it")]
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 _STATUS_STYLE = {"running": "green", "starting": "yellow", "stopping": "yellow", "error": "red"}
 
@@ -51,7 +60,7 @@ def list_nodes(config: Config = None, api: Api = None, as_json: AsJson = False) 
             node["health_status"],
             "" if node["score"] is None else f"{node['score']:.0f}",
             node["exit_ip"] or "",
-            node["vpn_server"],
+            node["vpn_server"] or node["upstream"] or "",
             node["reason"],
         ]
         for node in found
@@ -147,9 +156,24 @@ def list_users(config: Config = None, api: Api = None, as_json: AsJson = False) 
     if as_json:
         return _json(found)
     rows = [
-        [user["name"], ", ".join(user["allowed_countries"]) or "all", user["default_country"] or ""] for user in found
+        [
+            user["name"],
+            ", ".join(user["allowed_countries"]) or "all",
+            user["default_country"] or "",
+            str(user["max_connections"] or ""),
+            _size(user["bytes_per_second"], "/s"),
+            _size(user["month_bytes"]),
+            _size(user["monthly_bytes"]),
+        ]
+        for user in found
     ]
-    return _table(["name", "countries", "default"], rows)
+    return _table(["name", "countries", "default", "connections", "rate", "this month", "of"], rows)
+
+
+@users.command("show")
+def show_user(name: Annotated[str, typer.Argument()], config: Config = None, api: Api = None) -> None:
+    """Everything about one proxy user, as JSON."""
+    _json(client(config, api).get(f"/api/users/{_segment(name)}"))
 
 
 @users.command("add")
@@ -161,6 +185,17 @@ def add_user(
     ] = None,
     countries: Annotated[str, typer.Option(help="the only countries allowed, as jp,us")] = "",
     default_country: Annotated[str, typer.Option(help="where connections go that name no country")] = "",
+    connections: Annotated[int | None, typer.Option(help="most connections at once", show_default=False)] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(parser=_amount, metavar="SIZE", help="bytes per second each way, as 10MB", show_default=False),
+    ] = None,
+    monthly: Annotated[
+        int | None,
+        typer.Option(
+            parser=_amount, metavar="SIZE", help="bytes per calendar month (UTC), as 50GB", show_default=False
+        ),
+    ] = None,
     config: Config = None,
     api: Api = None,
     as_json: AsJson = False,
@@ -171,6 +206,8 @@ def add_user(
         body["allowed_countries"] = [word.strip() for word in countries.split(",")]
     if default_country:
         body["default_country"] = default_country
+    limits = {"max_connections": connections, "bytes_per_second": rate, "monthly_bytes": monthly}
+    body |= {field: limit for field, limit in limits.items() if limit is not None}
     user = client(config, api).post("/api/users", body)
     _answer(user, f"{user['name']} may use the proxy", as_json)
 
@@ -201,6 +238,10 @@ def _segment(word: str) -> str:
     if not word or not all(letter.isascii() and (letter.isalnum() or letter in "._") for letter in word):
         raise typer.BadParameter(f"{word!r}: letters, digits, dots and underscores only")
     return word
+
+
+def _size(amount: int | None, per: str = "") -> str:
+    return "" if amount is None else shown_size(amount) + per
 
 
 def _status(status: str) -> str:

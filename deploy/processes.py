@@ -3,14 +3,13 @@
 Started one by one, each waited for until it is ready; restarted with a growing delay when they end; stopped in reverse
 order. None survives the supervisor, not even one that was killed with SIGKILL: the kernel tells each child when its
 parent dies (prctl(2), PR_SET_PDEATHSIG). That signal does not reach grandchildren: a program that starts processes
-itself ties them to itself the same way (`tie_to_parent`).
+itself ties them to itself the same way (`health.process.tie_to_parent`).
 
 Knows nothing of what the programs are.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,8 @@ from typing import BinaryIO
 import structlog
 
 from deploy.probes import Probe
+from health.process import Backoff, tie_to_parent
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _POLL_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _KILL_WITHIN_S = 5.0
@@ -57,19 +55,6 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     restart: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Seconds before a restart: `first`, doubling up to `longest`, `first` again after `settled` seconds of running."""
-
-    first: float = 0.1
-    longest: float = 60.0
-    settled: float = 10.0
-
-    def next(self, delay: float, ran: float) -> float:
-        """The delay after `delay`, for a program that ran for `ran` seconds; `delay` is 0 before the first."""
-        return self.first if not delay or ran >= self.settled else min(delay * 2, self.longest)
 
 
 class Supervisor:
@@ -233,26 +218,11 @@ class _Child:
                     _log.error("not started", program=self._program.name, why=str(error), restart_in_s=delay)
 
 
-def tie_to_parent(parent: int) -> None:
-    """In a new child, before exec: die with SIGKILL when the parent does. `parent` is the process id that forked."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it died between fork and prctl
-        os._exit(1)
-
-
 async def _probe(probe: Probe) -> bool:
     try:
         return await asyncio.wait_for(probe(), _PROBE_TIMEOUT_S)
     except (OSError, TimeoutError):
         return False
-
-
-def follow_parent() -> None:
-    """From now on this process gets SIGTERM when the program that started it ends."""
-    parent = os.getppid()
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,21 @@ WANTED = {
     "wg": "wireguard-tools",
     "wireguard-go": "wireguard-go",
     "git": "git",
+    # Upstreams of the gateway (tests/gateway).
+    "microsocks": "microsocks",
+    "squid": "squid",
+    "tinyproxy": "tinyproxy",
+    # Clients of the proxy (tests/clients).
+    "chromium": "chromium",
+    "java": "default-jdk-headless",
+    "javac": "default-jdk-headless",
+    "ncat": "ncat",
+    "node": "nodejs",
+    "npm": "npm",
+    "proxychains4": "proxychains4",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
+    "wget": "wget",
     **packages.ENGINE,
     **packages.HOST,
 }

@@ -3,20 +3,27 @@
 The expensive hash is paid once per user, password and process; after that a keyed digest is compared in constant time.
 An unknown user costs the same work as a wrong password. One thread hashes; a short queue, then log-ins are refused,
 since guesses must not take the cores away from traffic (19 MiB and t=2 a guess, OWASP password storage cheat sheet).
+
+Failed log-ins are slowed per address and worker, never per user: nobody can lock a user out. Verified credentials are
+never slowed, from any address; the price is that a slowed address still learns whether a guess is a password that
+this process has verified already. Short passwords are therefore not saved by the slowing.
 """
 
 import asyncio
 import hashlib
 import hmac
+import math
 import secrets
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway.wire.base import WireError
+from gateway.guesses import Guesses
+from gateway.wire.base import Address, WireError
 from health.model import User
 from health.reasons import Reason
 
@@ -25,9 +32,11 @@ VERIFIED_KEPT = 10_000
 
 
 class Authenticator:
-    """Checks passwords for one worker."""
+    """Checks passwords for one worker. `clock` gives monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._guesses = Guesses()
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._key = secrets.token_bytes(32)
@@ -36,10 +45,10 @@ class Authenticator:
         self._running: dict[bytes, asyncio.Future[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="argon2")
 
-    async def check(self, users: Mapping[str, User], name: str, password: str) -> User:
-        """The user, if the password is right.
+    async def check(self, users: Mapping[str, User], name: str, password: str, source: Address) -> User:
+        """The user, if the password is right. `source` is the client's own address.
 
-        Raises WireError(AUTH_FAILED) or WireError(AUTH_BUSY).
+        Raises WireError(AUTH_FAILED), WireError(AUTH_SLOWED) or WireError(AUTH_BUSY).
         """
         user = users.get(name)
         stored = user.password_hash if user else self._nobody
@@ -47,7 +56,7 @@ class Authenticator:
         known = self._verified.get(name, b"")
         if hmac.compare_digest(known, proof) and user is not None:
             return user
-        if not await self._hash_matches(proof, stored, password) or user is None:
+        if not await self._hash_matches(proof, stored, password, source) or user is None:
             raise WireError(Reason.AUTH_FAILED, "user name or password is wrong")
         self._verified[name] = proof
         self._verified.move_to_end(name)
@@ -58,16 +67,32 @@ class Authenticator:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _hash_matches(self, proof: bytes, stored: str, password: str) -> bool:
+    async def _hash_matches(self, proof: bytes, stored: str, password: str, source: Address) -> bool:
         # A browser opens many connections at once with the same password: they wait for one hash together.
         running = self._running.get(proof)
         if running is None:
-            if len(self._running) >= QUEUE:
-                raise WireError(Reason.AUTH_BUSY, "too many log-ins at once: try again in a second")
+            self._may_guess(source)
             running = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, stored, password)
             self._running[proof] = running
-            running.add_done_callback(lambda _: self._running.pop(proof, None))
+            running.add_done_callback(lambda done: self._settle(proof, source, done))
         return await asyncio.shield(running)
+
+    def _may_guess(self, source: Address) -> None:
+        now = self._clock()
+        wait = self._guesses.wait(source, now)
+        if wait:
+            raise WireError(
+                Reason.AUTH_SLOWED,
+                f"too many failed log-ins from this address: try again in {math.ceil(wait)} s",
+            )
+        if len(self._running) >= QUEUE:
+            raise WireError(Reason.AUTH_BUSY, "too many log-ins at once: try again in a second")
+        self._guesses.begin(source, now)
+
+    def _settle(self, proof: bytes, source: Address, done: "asyncio.Future[bool]") -> None:
+        self._running.pop(proof, None)
+        if not done.cancelled() and done.exception() is None and done.result():
+            self._guesses.succeeded(source)
 
     def _verify(self, stored: str, password: str) -> bool:
         try:

@@ -1,116 +1,264 @@
-"""Which node a new connection goes to. A pure choice: what is known of the nodes and the rng come in.
+"""Which node a new connection goes to, and which nodes are better left alone for a while. Pure: `now` (monotonic
+seconds) and the rng come in.
 
-Hard-down nodes are never among the candidates; that is the caller's. Unhealthy ones are used only where no healthy
-one is left.
+Hard-down nodes never become candidates; that is the caller's. Soft ejection (an unhealthy score, failed dials) is
+decided here: at most half of a pool, never a pool of one. Must not know snapshots, links, sessions or Redis.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from math import inf, sqrt
+from typing import Generic, Protocol, TypeVar
 
 from health.model import Strategy
 
+UNKNOWN_SCORE = 50.0
 MIN_LATENCY_MS = 1.0
+
+FAILURES_IN_A_ROW = 5
+EJECT_S = (30.0, 300.0)
+MOST_EJECTIONS = 5  # 30 s doubled so often is past the longest
+FORGET_S = 300.0  # one doubling is forgotten for every so many seconds without an ejection
+SLOW_START_S = 30.0
+SLOW_START_SHARE = 0.1  # where the slow start begins
+
+# Statistics. The highest z-score that one of n values can have is sqrt(n - 1): 2.0 for five.
+WINDOW_S = 30.0
+STATISTICS_NODES = 5
+STATISTICS_DIALS = 100
+OUTLIER_DEVIATIONS = 1.9
+OUTLIER_SHARE = 0.1
+
+RETRY_SHARE = 0.2
+RETRIES_ALWAYS = 3
 
 
 class Rng(Protocol):
-    """What is used of random.Random."""
+    """What is used of random.Random: a float in [0, 1)."""
 
     def random(self) -> float: ...
-    def sample(self, population: range, k: int) -> list[int]: ...
 
 
-@dataclass(frozen=True, slots=True)
+class Carrier(Protocol):
+    """What carries a node's connections."""
+
+    @property
+    def in_flight(self) -> int:
+        """Connections this gateway has through it, dials included."""
+
+
+@dataclass(slots=True, eq=False)
 class Candidate:
-    """A node that could be dialled through now.
+    """A node as one gateway sees it: what was measured of it, and how its own dials through it went.
 
-    `score` 0 (worst) to 100; `in_flight` connections this gateway has through it, dials included; `latency_ms` None
-    where it was not measured yet.
+    `score` 0 (worst) to 100; `latency_ms` None where it was not measured yet. `out_until`: ejected for failed dials
+    until then; `warm_at`: the end of its slow start.
     """
 
-    node: str
-    score: float
+    id: str
+    carrier: Carrier
+    score: float = UNKNOWN_SCORE
     healthy: bool = True
-    in_flight: int = 0
     latency_ms: float | None = None
+    out_until: float = -inf
+    warm_at: float = -inf
+    dials: int = 0
+    failed_dials: int = 0
+    _in_a_row: int = 0
+    _ejections: int = 0
+
+    def worked(self) -> None:
+        """A dial reached its target, or the target refused it: the node did its part."""
+        self.dials += 1
+        self._in_a_row = 0
+
+    def failed(self, now: float) -> bool:
+        """A dial failed by the node's own fault; True if that ejects it."""
+        self.dials += 1
+        self.failed_dials += 1
+        if now < self.out_until:
+            return False
+        self._in_a_row += 1
+        if self._in_a_row < FAILURES_IN_A_ROW:
+            return False
+        self.eject(now)
+        return True
+
+    def eject(self, now: float) -> None:
+        """Out for 30 s, doubling with every further ejection up to 300 s; slow start after it."""
+        forgotten = int(min(now - self.out_until, FORGET_S * MOST_EJECTIONS) // FORGET_S)
+        self._ejections = min(max(self._ejections - forgotten, 0) + 1, MOST_EJECTIONS)
+        self._in_a_row = 0
+        shortest, longest = EJECT_S
+        self.out_until = now + min(shortest * 2 ** (self._ejections - 1), longest)
+        self.recovered(self.out_until)
+
+    def recovered(self, now: float) -> None:
+        """It can be used again from `now` on: its share rises over 30 s."""
+        self._in_a_row = 0
+        self.warm_at = max(self.warm_at, now + SLOW_START_S)
+
+    def share(self, now: float) -> float:
+        """The part of its connections that it is given: below 1 during the slow start, linear."""
+        return min(max(1 - (self.warm_at - now) / SLOW_START_S, SLOW_START_SHARE), 1.0)
 
 
-def choose(
-    candidates: Sequence[Candidate],
-    strategy: Strategy,
-    *,
-    rng: Rng,
-    counter: int = 0,
-    exclude: Collection[str] = (),
-) -> Candidate | None:
-    """The node for one connection, None where none is left.
+C = TypeVar("C", bound=Candidate)
 
-    `counter` is the number of choices made before in this pool (round robin); `exclude` the nodes already tried.
+
+class Group(Generic[C]):
+    """The nodes that fit one kind of want, ready to be chosen from again and again until `until`.
+
+    `best` is what is chosen from, in the order of the ids; `rest` are those softly out, for when the best were tried.
     """
-    usable = _usable(candidates, exclude)
-    if len(usable) < 2:
-        return usable[0] if usable else None
-    match strategy:
-        case Strategy.ROUND_ROBIN:
-            return sorted(usable, key=lambda candidate: candidate.node)[counter % len(usable)]
-        case Strategy.LEAST_CONNECTIONS:
-            fewest = min(candidate.in_flight for candidate in usable)
-            return _any([candidate for candidate in usable if candidate.in_flight == fewest], rng)
-        case Strategy.WEIGHTED_LATENCY:
-            return _weighted(usable, _latency_weights(usable), rng)
-        case Strategy.RANDOM:
-            return _any(usable, rng)
-        case Strategy.HEALTH_SCORE:
-            return _two_choices(usable, rng)
+
+    __slots__ = ("_pick", "best", "rest", "turn", "until")
+
+    def __init__(
+        self, fitting: Iterable[C], out: Collection[C], strategy: Strategy, *, until: float = inf, turn: int = 0
+    ) -> None:
+        ordered = sorted(fitting, key=lambda candidate: candidate.id)
+        self.best = [candidate for candidate in ordered if candidate not in out]
+        self.rest = [candidate for candidate in ordered if candidate in out]
+        if not self.best:
+            self.best, self.rest = self.rest, []
+        self._pick = _PICKS[strategy]
+        self.until = until
+        self.turn = turn
+
+    def left(self, tried: Collection[str]) -> list[C]:
+        """The best ones not `tried`, else the rest of them."""
+        if not tried:
+            return self.best
+        return [c for c in self.best if c.id not in tried] or [c for c in self.rest if c.id not in tried]
+
+    def choose(self, rng: Rng, now: float, tried: Collection[str] = ()) -> C | None:
+        """The node for one connection, None where all were tried."""
+        left = self.left(tried) if tried else self.best
+        if not left:
+            return None
+        self.turn += 1
+        chosen = self._pick(left, rng, self.turn)
+        if now < chosen.warm_at and rng.random() >= chosen.share(now):
+            warm = [candidate for candidate in left if now >= candidate.warm_at]
+            return self._pick(warm, rng, self.turn) if warm else chosen
+        return chosen
 
 
-def pick_sticky(session_key: str, candidates: Sequence[Candidate], exclude: Collection[str] = ()) -> Candidate | None:
-    """The node of a session by rendezvous hashing (None where none is left): every gateway picks the same one.
+def pick_sticky(session_key: str, candidates: Sequence[C]) -> C | None:
+    """The node of a session by rendezvous hashing (None of none): every gateway picks the same one.
 
-    Only the node ids count, not the scores: a session stays while its node is among the candidates.
+    Only the ids count, not the scores: a node that comes or goes moves no session of another.
     """
-    left = [candidate for candidate in candidates if candidate.node not in exclude]
-    return max(left, key=lambda candidate: (_weight(session_key, candidate.node), candidate.node), default=None)
+    return max(candidates, key=lambda candidate: (_weight(session_key, candidate.id), candidate.id), default=None)
 
 
-def _usable(candidates: Sequence[Candidate], exclude: Collection[str]) -> list[Candidate]:
-    left = [candidate for candidate in candidates if candidate.node not in exclude]
-    healthy = [candidate for candidate in left if candidate.healthy]
-    return healthy or left
+def left_out(pool: Sequence[C], now: float) -> list[C]:
+    """Those of a pool (all that could be used, of one country) that are softly out: ejected or unhealthy.
+
+    The worst only, at most half of the pool, so never the one of a pool of one.
+    """
+    doubtful = [candidate for candidate in pool if now < candidate.out_until or not candidate.healthy]
+    doubtful.sort(key=lambda candidate: (now >= candidate.out_until, candidate.score, candidate.id))
+    return doubtful[: len(pool) // 2]
 
 
-def _any(usable: Sequence[Candidate], rng: Rng) -> Candidate:
-    return usable[rng.sample(range(len(usable)), 1)[0]]
+def judge(pool: Sequence[C], now: float) -> list[C]:
+    """Eject and return those of a pool whose dials failed far more often than their neighbours', and count afresh.
+
+    To be called at the end of each window of 30 s. Silent below five nodes with 100 dials each; a node that fails no
+    more than one dial in ten is never an outlier.
+    """
+    measured = [candidate for candidate in pool if candidate.dials >= STATISTICS_DIALS]
+    shares = [candidate.failed_dials / candidate.dials for candidate in measured]
+    for candidate in pool:
+        candidate.dials = candidate.failed_dials = 0
+    if len(measured) < STATISTICS_NODES:
+        return []
+    mean = sum(shares) / len(shares)
+    deviation = sqrt(sum((share - mean) ** 2 for share in shares) / len(shares))
+    limit = max(mean + OUTLIER_DEVIATIONS * deviation, OUTLIER_SHARE)
+    outliers = [c for c, share in zip(measured, shares, strict=True) if share > limit and now >= c.out_until]
+    for candidate in outliers:
+        candidate.eject(now)
+    return outliers
 
 
-def _two_choices(usable: Sequence[Candidate], rng: Rng) -> Candidate:
-    first, second = rng.sample(range(len(usable)), 2)
-    return min(usable[first], usable[second], key=_cost)
+class RetryBudget:
+    """Dials that are on a further node at the same time: 20 % of the active connections, or 3."""
+
+    __slots__ = ("_running",)
+
+    def __init__(self) -> None:
+        self._running = 0
+
+    def take(self, active: int) -> bool:
+        """True if one more may go on; `give_back` follows when it ends."""
+        if self._running >= max(RETRY_SHARE * active, RETRIES_ALWAYS):
+            return False
+        self._running += 1
+        return True
+
+    def give_back(self) -> None:
+        self._running -= 1
 
 
-def _cost(candidate: Candidate) -> float:
-    """Connections per point of score, the new one counted: half the score carries half the connections."""
-    return (candidate.in_flight + 1) / (candidate.score + 1)
+# Each takes one of at least one candidate; `turn` counts the choices made.
 
 
-def _latency_weights(usable: Sequence[Candidate]) -> list[float]:
+def _in_turn(candidates: list[C], _rng: Rng, turn: int) -> C:
+    return candidates[turn % len(candidates)]
+
+
+def _idlest(candidates: list[C], rng: Rng, turn: int) -> C:
+    loads = [candidate.carrier.in_flight for candidate in candidates]
+    fewest = min(loads)
+    return _any([c for c, load in zip(candidates, loads, strict=True) if load == fewest], rng, turn)
+
+
+def _any(candidates: list[C], rng: Rng, _turn: int) -> C:
+    return candidates[int(rng.random() * len(candidates))]
+
+
+def _two_choices(candidates: list[C], rng: Rng, _turn: int) -> C:
+    # Two different ones, every pair equally likely. rng.sample draws the same pairs and takes 3 µs, six times as long.
+    count = len(candidates)
+    if count == 1:
+        return candidates[0]
+    first = int(rng.random() * count)
+    second = int(rng.random() * (count - 1))
+    one, other = candidates[first], candidates[second + (second >= first)]
+    # Connections per point of score, the new one counted: half the score carries half the connections.
+    if (one.carrier.in_flight + 1) * (other.score + 1) <= (other.carrier.in_flight + 1) * (one.score + 1):
+        return one
+    return other
+
+
+def _latency_weights(candidates: list[C]) -> list[float]:
     """The inverse of the latency; a node not measured yet counts as the slowest one that is."""
-    known = [max(candidate.latency_ms, MIN_LATENCY_MS) for candidate in usable if candidate.latency_ms is not None]
+    known = [max(c.latency_ms, MIN_LATENCY_MS) for c in candidates if c.latency_ms is not None]
     slowest = max(known, default=MIN_LATENCY_MS)
-    return [
-        1 / (slowest if candidate.latency_ms is None else max(candidate.latency_ms, MIN_LATENCY_MS))
-        for candidate in usable
-    ]
+    return [1 / (slowest if c.latency_ms is None else max(c.latency_ms, MIN_LATENCY_MS)) for c in candidates]
 
 
-def _weighted(usable: Sequence[Candidate], weights: Sequence[float], rng: Rng) -> Candidate:
+def _quickest(candidates: list[C], rng: Rng, _turn: int) -> C:
+    weights = _latency_weights(candidates)
     left = rng.random() * sum(weights)
-    for candidate, weight in zip(usable, weights, strict=True):
+    for candidate, weight in zip(candidates, weights, strict=True):
         left -= weight
         if left < 0:
             return candidate
-    return usable[-1]
+    return candidates[-1]
+
+
+_PICKS = {
+    Strategy.ROUND_ROBIN: _in_turn,
+    Strategy.LEAST_CONNECTIONS: _idlest,
+    Strategy.WEIGHTED_LATENCY: _quickest,
+    Strategy.RANDOM: _any,
+    Strategy.HEALTH_SCORE: _two_choices,
+}
 
 
 def _weight(session_key: str, node: str) -> int:

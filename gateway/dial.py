@@ -17,6 +17,7 @@ from gateway.config import Network
 from gateway.links import Link, LinkError, LookupFailedError
 from gateway.poller import Poller
 from gateway.pools import Fleet
+from gateway.upstream import DoubtfulError, UpstreamLink
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from health.model import Node
@@ -36,12 +37,16 @@ TARGET_ERRORS = {
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """A connection to the target, and the node it leaves by. The channel counts among the link's tunnels."""
+    """A connection to the target, and the node it leaves by. The channel counts among the link's tunnels.
+
+    `moved` is the node that the client's session had to leave for this one, if it did.
+    """
 
     node: Node
     link: Link
     channel: Channel
     ms: float
+    moved: str = ""
 
     def release(self) -> None:
         """Close it and take it off the link. Idempotent."""
@@ -71,26 +76,60 @@ class Dialler:
             targets.check(target.address, target.port, self._allow)
         started = time.monotonic()
         tried: set[str] = set()
-        last = ""
+        doubted: list[str] = []
+        last = moved = ""
+        retrying = False
         try:
             async with asyncio.timeout(self._timeout):
+                if not self._fleet.knows_session(want, user):
+                    await self._fleet.recall_session(want, user, allowed)
                 while True:
                     try:
-                        node, link = self._fleet.choose(want, user, allowed, tried)
+                        node, link, left_node = self._fleet.choose(want, user, allowed, tried)
                     except WireError as error:
                         if not last:
                             raise
-                        raise WireError(Reason.NO_NODE, f"{error.detail}; the last one tried: {last}") from None
+                        # One that went down meanwhile is no node any more; one that is up failed.
+                        reason = Reason.NODE_DIAL if link.usable else Reason.NO_NODE
+                        raise WireError(reason, f"{error.detail}; the last one tried: {last}") from None
+                    moved = moved or left_node
                     try:
-                        channel = await self._by(link, target)
-                    except NodeFailedError as error:
+                        if isinstance(link, UpstreamLink):
+                            left = self._timeout - (time.monotonic() - started)
+                            alone = not self._fleet.others(want, allowed, {*tried, node.id})
+                            channel = await link.open(self._poller, target, left, alone=alone)
+                        else:
+                            channel = await self._by(link, target)
+                    except (NodeFailedError, LinkError) as error:
                         tried.add(node.id)
                         last = str(error)
+                        if isinstance(error, DoubtfulError):
+                            doubted.append(node.id)
+                        else:
+                            self._fleet.failed(node.id)
+                        # A node that is hard-down is out of the choice: going on without it multiplies no load.
+                        if link.usable and not retrying:
+                            retrying = self._fleet.may_retry(self._fleet.in_flight)
+                            if not retrying:
+                                raise WireError(Reason.NODE_DIAL, f"{last}; too many others try again now") from None
                         continue
+                    except WireError as error:
+                        if error.reason is Reason.REFUSED:
+                            self._reached(node.id, doubted)
+                        raise
+                    self._reached(node.id, doubted)
                     link.tunnels.add(channel)
-                    return Dialled(node, link, channel, (time.monotonic() - started) * 1000)
+                    return Dialled(node, link, channel, (time.monotonic() - started) * 1000, moved)
         except TimeoutError:
             raise WireError(Reason.TARGET_TIMEOUT, f"no connection to the target within {self._timeout:g} s") from None
+        finally:
+            if retrying:
+                self._fleet.retried()
+
+    def _reached(self, node_id: str, doubted: Collection[str]) -> None:
+        self._fleet.worked(node_id)
+        for other in doubted:  # it was not the target, then
+            self._fleet.failed(other)
 
     async def _by(self, link: Link, target: Target) -> Channel:
         failure = WireError(Reason.NAME_NOT_FOUND, "the name has no address that this exit can reach")

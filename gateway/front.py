@@ -4,8 +4,8 @@ import asyncio
 
 from gateway.http_session import serve_http
 from gateway.session import Session
-from gateway.socks_session import serve_socks5
-from gateway.wire import proxy_protocol, socks
+from gateway.socks_session import serve_socks4, serve_socks5
+from gateway.wire import proxy_protocol
 from gateway.wire.base import WireError
 from gateway.wire.sniff import Kind, sniff
 from health.reasons import Reason
@@ -17,6 +17,7 @@ async def serve(session: Session) -> None:
     async with asyncio.timeout(settings.handshake_timeout):
         if any(session.source in network for network in settings.trusted_proxies):
             await _read_proxy_header(session)
+        session.worker.identifier.check_client(session.source)
         while (kind := sniff(session.data)) is None:
             await session.more()
     if kind is Kind.HTTP:
@@ -24,8 +25,7 @@ async def serve(session: Session) -> None:
     elif kind is Kind.SOCKS5:
         await serve_socks5(session)
     elif kind is Kind.SOCKS4:
-        await session.refuse(socks.SOCKS4_REFUSED)
-        raise WireError(Reason.NOT_IMPLEMENTED, "SOCKS4 is not supported: use SOCKS5")
+        await serve_socks4(session)
     elif kind in (Kind.PROXY_V1, Kind.PROXY_V2):
         raise WireError(Reason.PROXY_HEADER, "a PROXY header from a peer that is not trusted")
     else:
@@ -39,3 +39,4 @@ async def _read_proxy_header(session: Session) -> None:
     session.data = session.data[used:]
     if not header.local and header.source is not None and header.destination is not None:
         session.source, session.destination = header.source[0], header.destination
+        session.authority = header.authority

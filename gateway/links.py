@@ -8,6 +8,7 @@ import asyncio
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -105,6 +106,10 @@ class Link:
         """An unconnected non-blocking stream socket that leaves by this node. Raises LinkError."""
         raise NotImplementedError
 
+    async def take_datagram_socket(self, family: str) -> socket.socket:
+        """An unconnected non-blocking datagram socket that leaves by this node. Raises LinkError."""
+        raise LinkError(f"{self.node_id} carries no datagrams")
+
     async def _look_up(self, name: str, family: str) -> Addresses:
         raise NotImplementedError
 
@@ -159,8 +164,14 @@ class DirectLink(Link):
         return True
 
     async def take_socket(self, family: str) -> socket.socket:
+        return self._own_socket(family, socket.SOCK_STREAM)
+
+    async def take_datagram_socket(self, family: str) -> socket.socket:
+        return self._own_socket(family, socket.SOCK_DGRAM)
+
+    def _own_socket(self, family: str, kind: int) -> socket.socket:
         try:
-            return socket.socket(_FAMILIES[family], socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            return socket.socket(_FAMILIES[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:
             raise LinkError(f"no socket: {error.strerror}") from None
 
@@ -182,11 +193,12 @@ class DirectLink(Link):
 
 
 class VpnLink(Link):
-    """A node whose agent hands sockets over."""
+    """A node whose agent hands sockets over. `on_change` is called when `usable` or `generation` may have changed."""
 
-    def __init__(self, node_id: str, path: str) -> None:
+    def __init__(self, node_id: str, path: str, on_change: Callable[[], None] = lambda: None) -> None:
         super().__init__(node_id)
         self.path = path
+        self._on_change = on_change
         self._client: AgentClient | None = None
         self._up = False
         self._generation = 0
@@ -217,6 +229,12 @@ class VpnLink(Link):
         if not sockets:
             raise LinkError("the agent gave no socket")
         return sockets[0]
+
+    async def take_datagram_socket(self, family: str) -> socket.socket:
+        if not self._up:
+            raise LinkError("the tunnel is down")
+        (taken,) = await self._fetch(1, family, "dgram")
+        return taken
 
     async def _look_up(self, name: str, family: str) -> Addresses:
         if self._client is None:
@@ -265,6 +283,7 @@ class VpnLink(Link):
         if up != self._up:
             log.info("tunnel", node=self.node_id, state=tunnel, generation=generation)
         self._up, self._generation = up, generation
+        self._on_change()
         if up and self._cut is not None:
             self._cut.cancel()
             self._cut = None
@@ -280,6 +299,7 @@ class VpnLink(Link):
 
     def _drop(self) -> None:
         self._up = False
+        self._on_change()
         self._drop_stock()
         if self._cut is not None:
             self._cut.cancel()
@@ -302,11 +322,11 @@ class VpnLink(Link):
         finally:
             self._refill = None
 
-    async def _fetch(self, count: int, family: str) -> list[socket.socket]:
+    async def _fetch(self, count: int, family: str, kind: str = "stream") -> list[socket.socket]:
         if self._client is None:
             raise LinkError("the agent is gone")
         try:
-            generation, sockets = await self._client.sockets(count, family=family)
+            generation, sockets = await self._client.sockets(count, family=family, kind=kind)
         except AgentError as error:
             raise LinkError(str(error)) from None
         if generation != self._generation or not self._up:

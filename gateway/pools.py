@@ -1,51 +1,48 @@
 """The live picture a worker chooses from: the last snapshot, and a link to every node of this machine.
 
-Knows nothing of clients and sockets; who may be chosen is one predicate (`Fleet.choosable`).
+Knows nothing of clients and sockets. What there is to choose from is `roster`'s to say, which of these is taken
+`balance`'s, and where a session is `sessions`'.
 """
 
 import asyncio
 import contextlib
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
 from gateway import balance
 from gateway.links import DirectLink, Link, VpnLink
+from gateway.roster import Choice, Roster, Seat
+from gateway.sessions import DEFAULT_TTL_S, Pin, Proposal, Sessions
+from gateway.upstream import Routes
 from gateway.want import Want
 from gateway.wire.base import WireError
-from health.model import Node, NodeKind, NodeStatus, Strategy
+from health.model import Node, NodeKind, NodeStatus, Record
 from health.reasons import Reason
 from health.registry import Registry, RegistryError, Snapshot
 
 log = structlog.get_logger()
 
 REFRESH_S = 1.0
-DEFAULT_SESSION_TTL_S = 600.0
-SESSIONS_KEPT = 100_000
 _LINKED = (NodeStatus.VERIFYING, NodeStatus.SERVING, NodeStatus.DRAINING)
-
-
-@dataclass(slots=True)
-class _Pin:
-    node: str
-    expires: float
+R = TypeVar("R", bound=Record)
 
 
 class Fleet:
-    """The snapshot and the links. Updated by `follow`; everything else is synchronous."""
+    """The snapshot and the links. Updated by `follow`; choosing is synchronous and cheap."""
 
-    def __init__(self, machine: str, rng: random.Random | None = None) -> None:
-        self._machine = machine
+    def __init__(self, machine: str, rng: random.Random | None = None, routes: Routes | None = None) -> None:
+        self._routes = routes or Routes(machine, {}, None)
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self.snapshot = Snapshot(epoch="")
         self.links: dict[str, Link] = {}
+        self.sessions = Sessions()
         self.refreshed_at: float | None = None
-        self._turns: dict[str, int] = {}
-        self._pins: OrderedDict[str, _Pin] = OrderedDict()
+        self.roster = Roster()
+        self._retries = balance.RetryBudget()
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -58,41 +55,111 @@ class Fleet:
         """Seconds since the snapshot was read; infinite before the first."""
         return float("inf") if self.refreshed_at is None else time.monotonic() - self.refreshed_at
 
+    @property
+    def in_flight(self) -> int:
+        """Connections through all nodes, dials included."""
+        return sum(link.in_flight for link in self.links.values())
+
     def update(self, snapshot: Snapshot) -> None:
-        """Take a full read. One without an epoch (an empty Redis) changes nothing."""
+        """Take a full read. One without an epoch (an empty Redis) changes nothing.
+
+        What did not change stays the same object, so that others can compare by identity.
+        """
         if not snapshot.epoch:
             return
+        old = self.snapshot
+        nodes, pools = _kept(old.nodes, snapshot.nodes), _kept(old.pools, snapshot.pools)
         # Scores expire when no scorer runs; a node keeps the last one it had.
-        kept = {i: s for i, s in self.snapshot.scores.items() if i in snapshot.nodes}
-        self.snapshot = Snapshot(snapshot.epoch, snapshot.nodes, kept | snapshot.scores, snapshot.pools, snapshot.users)
+        scores = _kept(old.scores, {i: s for i, s in (old.scores | snapshot.scores).items() if i in nodes})
+        self.snapshot = Snapshot(snapshot.epoch, nodes, scores, pools, _kept(old.users, snapshot.users))
         self.refreshed_at = time.monotonic()
-        self._relink()
+        if nodes is not old.nodes:
+            self._relink()
+            self.roster.take_nodes(nodes, self.links)
+        if scores is not old.scores or nodes is not old.nodes:
+            self.roster.take_scores(scores, self.refreshed_at)
+        if pools is not old.pools:
+            self.roster.take_pools(pools)
+        self.touched()
+        for seat in self.roster.judge(self.refreshed_at):
+            log.warning("node ejected", node=seat.id, why="dials fail more than elsewhere", seconds=_left(seat))
+
+    def touched(self) -> None:
+        """Look again at what is ready. Cheap; links call it when their state changed."""
+        self.roster.look(time.monotonic())
 
     def choosable(self, node: Node) -> bool:
-        """Admission is proved for the very tunnel that is up now."""
-        link = self.links.get(node.id)
-        return (
-            node.status is NodeStatus.SERVING
-            and link is not None
-            and link.usable
-            and (node.kind is not NodeKind.VPN or link.generation == node.generation)
-        )
+        """The node is not hard-down now."""
+        return self.roster.serves(node.id)
 
-    def choose(
-        self, want: Want, user: str, allowed: Collection[str] = (), tried: Collection[str] = ()
-    ) -> tuple[Node, Link]:
+    def choose(self, want: Want, user: str, allowed: Collection[str] = (), tried: Collection[str] = ()) -> Choice:
         """The best node for `want` that was not `tried`.
 
-        Raises WireError(NO_NODE) with the reason in plain words.
+        `user` owns the session: the name that was proved, empty where none was. Raises WireError: NO_NODE, and
+        BAD_WANT or COUNTRY_FORBIDDEN where a strict session is elsewhere than the want and `allowed` say.
         """
-        nodes = self._wanted(want, allowed, tried)
-        if not nodes:
-            raise WireError(Reason.NO_NODE, self._missing(want))
-        node = self._pinned(want, user, nodes) if want.session else self._balanced(want, nodes)
-        return node, self.links[node.id]
+        now = time.monotonic()
+        if want.session is not None:
+            return self._keep_session(want, (user, want.session), allowed, tried, now)
+        seat = self.roster.group(want, allowed, now).choose(self._rng, now, tried)
+        if seat is None or not seat.ready:  # a link may have changed without a word
+            self.roster.look(now)
+            seat = self.roster.group(want, allowed, now).choose(self._rng, now, tried)
+        if seat is None:
+            raise self._missing(want)
+        return seat.choice
+
+    def others(self, want: Want, allowed: Collection[str], tried: Collection[str]) -> bool:
+        """Whether a node that was not `tried` could take over."""
+        may_move = want.session is None or not want.strict
+        return may_move and bool(self.roster.group(want, allowed, time.monotonic()).left(tried))
+
+    def knows_session(self, want: Want, user: str) -> bool:
+        """False where Redis should be asked (`recall_session`) before choosing."""
+        if want.session is None:
+            return True
+        now = time.monotonic()
+        if not self.sessions.reachable(now):
+            return True
+        pin = self.sessions.find((user, want.session), now)
+        return pin is not None and (want.strict or self.roster.serves(pin.node))
+
+    async def recall_session(self, want: Want, user: str, allowed: Collection[str] = ()) -> None:
+        """Agree with the other gateways on where a session is. Takes 50 ms at most, never raises."""
+        if want.session is None:
+            return
+        now, key = time.monotonic(), (user, want.session)
+        node = balance.pick_sticky(":".join(key), self.roster.group(want, allowed, now).best)
+        if node is None:
+            return
+        pin = self.sessions.find(key, now)
+        replaces = pin.node if pin else ""
+        await self.sessions.agree(Proposal(key, node.id, want.ttl or DEFAULT_TTL_S, replaces, want.strict))
+
+    def failed(self, node_id: str) -> None:
+        """A dial failed by the fault of this node. One that is hard-down already is not judged by that."""
+        seat = self.roster.seats.get(node_id)
+        if seat is not None and seat.ready and seat.failed(time.monotonic()):
+            self.roster.expire()
+            log.warning("node ejected", node=node_id, why="dials failed in a row", seconds=_left(seat))
+
+    def worked(self, node_id: str) -> None:
+        """A dial through this node reached its target, or the target refused it."""
+        seat = self.roster.seats.get(node_id)
+        if seat is not None:
+            seat.worked()
+
+    def may_retry(self, active: int) -> bool:
+        """True if one more dial may go on to a further node, `active` connections being open; then call `retried`."""
+        return self._retries.take(active)
+
+    def retried(self) -> None:
+        """A dial that `may_retry` let go on has ended."""
+        self._retries.give_back()
 
     async def follow(self, registry: Registry) -> None:
-        """Keep the snapshot fresh, for ever: read on every event, and once a second."""
+        """Keep the snapshot fresh, for ever: read on every event, and once a second. Sessions are shared there, too."""
+        self.sessions.store = registry
         changed = asyncio.Event()
         listener = asyncio.create_task(_listen(registry, changed), name="registry events")
         lost = False
@@ -119,98 +186,89 @@ class Fleet:
 
     async def close(self) -> None:
         links, self.links = list(self.links.values()), {}
-        await asyncio.gather(*(link.close() for link in links), *self._closing)
+        self.roster.take_nodes({}, {})
+        await asyncio.gather(self.sessions.close(), *(link.close() for link in links), *self._closing)
+
+    def open_link(self, node: Node) -> Link | None:
+        """A new link to `node`, None for a kind that has none."""
+        through = self._routes.link(node)
+        if through is not None:
+            return through
+        if node.kind is NodeKind.DIRECT:
+            return DirectLink(node.id)
+        if node.kind is NodeKind.VPN:
+            return VpnLink(node.id, node.agent, on_change=self.touched)
+        return None
 
     def _relink(self) -> None:
-        wanted = {n.id: n for n in self.snapshot.nodes.values() if n.machine == self._machine and n.status in _LINKED}
+        wanted = {n.id: n for n in self.snapshot.nodes.values() if self._routes.reaches(n) and n.status in _LINKED}
         for node_id in self.links.keys() - wanted.keys():
             task = asyncio.create_task(self.links.pop(node_id).close(), name=f"close {node_id}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         for node_id in wanted.keys() - self.links.keys():
-            node = wanted[node_id]
-            if node.kind is NodeKind.DIRECT:
-                self.links[node_id] = DirectLink(node_id)
-            elif node.kind is NodeKind.VPN:
-                self.links[node_id] = VpnLink(node_id, node.agent)
+            link = self.open_link(wanted[node_id])
+            if link is not None:
+                self.links[node_id] = link
 
-    def _wanted(self, want: Want, allowed: Collection[str], tried: Collection[str]) -> list[Node]:
-        countries = [want.country] if want.country else []
-        if want.country and want.country in self.snapshot.pools:
-            countries += self.snapshot.pools[want.country].fallback
-        usable = [
-            node
-            for node in self.snapshot.nodes.values()
-            if node.id not in tried
-            and (not allowed or node.country in allowed)
-            and (want.node is None or node.id == want.node)
-            and (want.city is None or _slug(node.city) == _slug(want.city))
-            and self.choosable(node)
-        ]
-        if not countries:
-            return usable
-        for country in countries:
-            found = [node for node in usable if node.country == country]
-            if found:
-                return found
-        return []
+    def _keep_session(
+        self, want: Want, key: tuple[str, str], allowed: Collection[str], tried: Collection[str], now: float
+    ) -> Choice:
+        """Where the session is; a new place where it has none, or may leave the one that does not serve it.
 
-    def _balanced(self, want: Want, nodes: list[Node]) -> Node:
-        country = nodes[0].country if want.country else ""
-        pool = self.snapshot.pools.get(country)
-        turn = self._turns[country] = self._turns.get(country, -1) + 1
-        strategy = pool.strategy if pool else Strategy.HEALTH_SCORE
-        chosen = balance.choose(self._candidates(nodes), strategy, rng=self._rng, counter=turn)
-        return self._node(chosen)
+        What the connection asks for counts more than where its session is: asked for in another country (or city, or
+        node), a soft session moves there, a strict one is refused. It stays in a fallback while that node lives.
+        """
+        ttl = want.ttl or DEFAULT_TTL_S
+        pin = self.sessions.find(key, now)
+        if pin is not None:
+            seat = self.roster.seats.get(pin.node)
+            if seat is not None and pin.node not in tried and self.roster.suits(seat, want, allowed):
+                moved = self.sessions.use(key, pin, ttl, now, strict=want.strict)
+                return Choice(seat.node, seat.link, moved) if moved else seat.choice
+            if want.strict:
+                raise self._stuck(pin, allowed, tried)
+        seat = self._sticky(key, want, allowed, tried, now)
+        if seat is None:
+            raise self._missing(want)
+        moved = "" if pin is None else pin.origin if pin.node in tried else pin.node
+        self.sessions.place(key, seat.id, ttl, now, strict=want.strict, origin=moved)
+        return Choice(seat.node, seat.link, moved)
 
-    def _pinned(self, want: Want, user: str, nodes: list[Node]) -> Node:
-        now = time.monotonic()
-        key = f"{user}\0{want.session}"
-        pin = self._pins.pop(key, None)
-        chosen = next((node for node in nodes if pin and pin.expires > now and node.id == pin.node), None)
-        if chosen is None:
-            if pin is not None and pin.expires > now and want.strict:
-                self._pins[key] = pin
-                raise WireError(Reason.NO_NODE, f"the node {pin.node} of this strict session is not serving")
-            candidates = self._candidates(nodes)
-            healthy = [candidate for candidate in candidates if candidate.healthy]
-            chosen = self._node(balance.pick_sticky(key, healthy or candidates))
-        self._pins[key] = _Pin(chosen.id, now + (want.ttl or DEFAULT_SESSION_TTL_S))
-        if len(self._pins) > SESSIONS_KEPT:
-            self._pins.popitem(last=False)
-        return chosen
+    def _sticky(
+        self, key: tuple[str, str], want: Want, allowed: Collection[str], tried: Collection[str], now: float
+    ) -> Seat | None:
+        self.roster.look(now)
+        return balance.pick_sticky(":".join(key), self.roster.group(want, allowed, now).left(tried))
 
-    def _node(self, chosen: balance.Candidate | None) -> Node:
-        assert chosen is not None  # noqa: S101 - callers pass at least one candidate
-        return self.snapshot.nodes[chosen.node]
+    def _stuck(self, pin: Pin, allowed: Collection[str], tried: Collection[str]) -> WireError:
+        """Why a strict session cannot go on."""
+        if pin.node in tried or not self.roster.serves(pin.node):
+            return WireError(Reason.NO_NODE, f"the node {pin.node} of this strict session is not serving")
+        node = self.roster.seats[pin.node].node
+        where = f"this strict session is on {node.id} in {' '.join(filter(None, (node.city, node.country)))}"
+        if allowed and node.country not in allowed:
+            return WireError(Reason.COUNTRY_FORBIDDEN, f"{where}, which this user may not use")
+        return WireError(Reason.BAD_WANT, f"{where}: ask for that, or name another session")
 
-    def _candidates(self, nodes: list[Node]) -> list[balance.Candidate]:
-        scores = self.snapshot.scores
-        found = []
-        for node in nodes:
-            score = scores.get(node.id)
-            found.append(
-                balance.Candidate(
-                    node=node.id,
-                    score=score.value if score else 50.0,
-                    healthy=score.healthy if score else True,
-                    in_flight=self.links[node.id].in_flight,
-                    latency_ms=score.latency_ms if score else None,
-                )
-            )
-        return found
-
-    def _missing(self, want: Want) -> str:
+    def _missing(self, want: Want) -> WireError:
         if want.node:
-            return f"the node {want.node} is not serving"
+            return WireError(Reason.NO_NODE, f"the node {want.node} is not serving")
         place = want.country or "any country"
         if want.city:
             place = f"{want.city}, {place}"
-        return f"no exit is serving in {place} now"
+        return WireError(Reason.NO_NODE, f"no exit is serving in {place} now")
 
 
-def _slug(city: str) -> str:
-    return "".join(c for c in city.lower() if c.isalnum())
+def _kept(old: dict[str, R], new: dict[str, R]) -> dict[str, R]:
+    """`new`, with the old object for each record that did not change; `old` itself where none did."""
+    kept = {name: old[name] if old.get(name) == record else record for name, record in new.items()}
+    same = len(kept) == len(old) and all(old.get(name) is record for name, record in kept.items())
+    return old if same else kept
+
+
+def _left(seat: Seat) -> float:
+    return round(seat.out_until - time.monotonic())
 
 
 async def _listen(registry: Registry, changed: asyncio.Event) -> None:

@@ -32,7 +32,7 @@ class PipePool:
 
     def __init__(self, limit: int = 32) -> None:
         self._free: list[tuple[int, int]] = []
-        self._left = limit
+        self.limit = self._left = limit
 
     def take(self) -> tuple[int, int] | None:
         """A pipe, or None when the limit is reached (pipe-user-pages-soft of pipe(7) would shrink more of them)."""

@@ -1,137 +1,208 @@
-"""A gateway worker: listens, keeps its picture of the fleet fresh, drains on SIGTERM."""
+"""A gateway worker: keeps its picture of the fleet fresh, accepts, tells its supervisor how it is, drains on SIGTERM.
+
+It accepts once it knows the fleet and has reached its nodes: until then the other workers have the clients.
+"""
 
 import asyncio
 import contextlib
-import errno
+import json
+import os
 import signal
 import socket
+import sys
+import time
+from collections.abc import AsyncIterator
 
 import structlog
-from aiohttp import web
 
+from gateway import metrics, start
 from gateway.auth import Authenticator
-from gateway.config import GatewaySettings
+from gateway.child import LINE_LIMIT
+from gateway.connection_log import ConnectionLog, LineWriter
 from gateway.dial import Dialler
 from gateway.front import serve
-from gateway.metrics import Metrics, metrics_app
+from gateway.identity import Identifier
+from gateway.limits import Limiter
+from gateway.listener import Budget, Listener, raise_descriptor_limit
+from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.session import Session, Worker
-from health.config import RedisSettings
+from gateway.upstream import Routes
+from health import logs
+from health.process import ticks
 from health.registry import Registry
 
 log = structlog.get_logger()
 
-BACKLOG = 4096
-ACCEPT_TURNS = 64
-ACCEPT_PAUSE_S = 0.1
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+REPORT_S = 1.0
+# Nobody serves while a gateway starts: then clients are told that there is no exit, rather than left waiting.
+ALONE_WAITS_S = 1.0
+LINKS_WITHIN_S = 1.0
+_LOOK_S = 0.01
+_LAST_WORD_S = 1.0
 
 
-class Listener:
-    """One listening socket. Pauses when descriptors run out instead of spinning."""
+class Service:
+    """One worker at work."""
 
-    def __init__(self, worker: Worker, address: str) -> None:
+    def __init__(self, told: start.Start, worker: Worker, lines: LineWriter, channel: asyncio.StreamWriter) -> None:
+        self._told = told
         self._worker = worker
-        self._sock = listening_socket(address)
-        self._poller = worker.poller
-        self._poller.register(self._sock.fileno(), self._ready)
+        self._lines = lines
+        self._channel = channel
+        self._listeners: list[Listener] = []
+        descriptors = raise_descriptor_limit()
+        budget = Budget(descriptors, worker.pipes.limit)
+        self._most = min(budget.connections, told.settings.max_connections or budget.connections)
+        self._gauges: dict[str, float] = {"descriptors_limit": descriptors}
+        self._draining = False
 
-    def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._poller.unregister(self._sock.fileno())
-            self._sock.close()
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`, then let the clients end, and cut them after `drain_timeout` seconds."""
+        opening = asyncio.create_task(self._open(), name="open")
+        reports = asyncio.create_task(self._report(stop), name="report")
+        await stop.wait()
+        self._draining = True
+        opening.cancel()
+        await asyncio.gather(opening, reports, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self.tell()
+        log.info("worker draining", connections=self._worker.metrics.open)
+        await self._drain()
+        self.tell()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self._channel.drain()
 
-    def _ready(self, _events: int = 0) -> None:
-        if self._sock.fileno() < 0:
-            return
-        for _ in range(ACCEPT_TURNS):
-            try:
-                sock, peer = self._sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS:
-                    log.warning("accept paused", reason=error.strerror)
-                    self._poller.loop.call_later(ACCEPT_PAUSE_S, self._ready)
-                    return
-                continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Session(self._worker, sock, peer).start(serve)
-        self._poller.loop.call_soon(self._ready)
+    def tell(self, *, asked: bool = False) -> None:
+        """Send this worker's state, unless the supervisor has not read the last one yet."""
+        if self._channel.transport.get_write_buffer_size() == 0:
+            self._channel.write(json.dumps(self._state(asked)).encode() + b"\n")
+
+    def _state(self, asked: bool) -> dict[str, object]:
+        numbers, fleet = self._worker.metrics, self._worker.fleet
+        numbers.log_lines_dropped = self._lines.dropped
+        self._gauges["open_connections"] = numbers.open
+        self._gauges["udp_associations"] = numbers.udp_associations
+        self._gauges["snapshot_age_seconds"] = fleet.age
+        if asked:
+            self._gauges["descriptors_open"] = _descriptors()
+        return {
+            "listening": bool(self._listeners),
+            "ready": fleet.ready and not self._draining,
+            "nodes": numbers.known_nodes(fleet.snapshot.nodes, time.monotonic()),
+            "gauges": self._gauges,
+            "counters": metrics.to_json(numbers.counters()),
+        }
+
+    async def _report(self, stop: asyncio.Event) -> None:
+        async for _ in ticks(REPORT_S, stop):
+            for listener in self._listeners:
+                listener.favour()
+            self.tell()
+
+    async def _open(self) -> None:
+        await _know_the_fleet(self._worker.fleet, ALONE_WAITS_S if self._told.alone else None)
+        worker = self._worker
+
+        def on_client(sock: socket.socket, peer: tuple[str, int]) -> None:
+            Session(worker, sock, peer).start(serve)
+
+        for descriptor in self._told.sockets:
+            sock = socket.socket(fileno=descriptor)
+            self._listeners.append(Listener(sock, worker.metrics, self._most, on_client))
+        self.tell(asked=True)
+        log.info("worker listening", pid=os.getpid(), most_connections=self._most)
+
+    async def _drain(self) -> None:
+        worker = self._worker
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(worker.settings.drain_timeout):
+                await worker.empty.wait()
+        for session in list(worker.sessions):
+            session.abort()
+        await asyncio.sleep(0)
 
 
-def listening_socket(address: str) -> socket.socket:
-    """A non-blocking listening socket on `host:port`. Raises OSError, with the address in its text."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, int(port)))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    return sock
+async def _know_the_fleet(fleet: Fleet, patience: float | None) -> None:
+    """Wait for a snapshot, `patience` seconds or for ever, and a moment for the links to its nodes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            while not fleet.ready:  # noqa: ASYNC110 - once in the life of a worker
+                await asyncio.sleep(_LOOK_S)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINKS_WITHIN_S):
+            while not all(link.usable for link in fleet.links.values()):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
 
 
-async def run(settings: GatewaySettings, redis: RedisSettings, machine: str) -> None:
-    """Serve until SIGTERM or SIGINT, then drain for at most `drain_timeout` seconds.
+def _descriptors() -> int:
+    # Since Linux 6.2 the size of the directory is the number; counting 20,000 takes 10 ms.
+    return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
 
-    Raises OSError when an address cannot be listened on.
-    """
-    loop = asyncio.get_running_loop()
+
+async def run(channel: socket.socket) -> None:
+    """Be a worker of the supervisor at the other end of `channel`, until SIGTERM or its end."""
+    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT)
+    told = start.read(await reader.readline())
+    lines = LineWriter(sys.stderr.fileno())
+    logs.configure(told.log_level, lines)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    poller = Poller(loop)
-    fleet = Fleet(machine)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        async with _worker(told, lines) as worker:
+            service = Service(told, worker, lines, writer)
+            asked = asyncio.create_task(_answer(reader, service, stop), name="answer")
+            await service.run(stop)
+            asked.cancel()
+    finally:
+        writer.close()
+        lines.close()
+
+
+async def _answer(reader: asyncio.StreamReader, service: Service, stop: asyncio.Event) -> None:
+    with contextlib.suppress(OSError):
+        while await reader.readline():
+            service.tell(asked=True)
+    stop.set()
+
+
+@contextlib.asynccontextmanager
+async def _worker(told: start.Start, lines: LineWriter) -> AsyncIterator[Worker]:
+    """Everything that sessions share, from the first read of the registry to the last close."""
+    settings = told.settings
+    poller = Poller(asyncio.get_running_loop())
+    fleet = Fleet(told.machine, routes=Routes(told.machine, settings.machines, settings.upstream_passwords))
+    auth = Authenticator()
+    registry = Registry.open(told.redis)
+    limiter = Limiter(registry, lambda: fleet.snapshot.users)
+    logged = settings.log_connections and told.log_level in ("debug", "info")
     worker = Worker(
         settings=settings,
         poller=poller,
         fleet=fleet,
         dialler=Dialler(fleet, poller, settings.allow_targets, settings.dial_timeout),
-        auth=Authenticator(),
+        identifier=Identifier(settings, auth, fleet),
+        limiter=limiter,
         metrics=Metrics(),
+        log=ConnectionLog(lines.add if logged else None),
     )
     worker.empty.set()
-    worker.metrics.snapshot_age.set_function(lambda: fleet.age)
-    registry = Registry.open(redis)
-    follower = asyncio.create_task(fleet.follow(registry), name="snapshot")
-    listeners: list[Listener] = []
-    runner = web.AppRunner(metrics_app(worker.metrics, lambda: fleet.ready and not stop.is_set()), access_log=None)
+    running = [
+        asyncio.create_task(fleet.follow(registry), name="snapshot"),
+        asyncio.create_task(limiter.run(), name="limits"),
+    ]
     try:
-        listeners += [Listener(worker, address) for address in settings.listen]
-        await runner.setup()
-        await web.SockSite(runner, listening_socket(settings.metrics_listen)).start()
-        log.info("gateway listening", listen=list(settings.listen), metrics=settings.metrics_listen)
-        await stop.wait()
-        log.info("gateway draining", sessions=len(worker.sessions))
-        for listener in listeners:
-            listener.close()
-        await _drain(worker)
+        yield worker
     finally:
-        for listener in listeners:
-            listener.close()
-        follower.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await follower
-        await runner.cleanup()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await fleet.close()
+        await limiter.close()
         await registry.close()
-        worker.auth.close()
+        auth.close()
         poller.close()
-
-
-async def _drain(worker: Worker) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(worker.settings.drain_timeout):
-            await worker.empty.wait()
-    for session in list(worker.sessions):
-        session.abort()
-    await asyncio.sleep(0)

@@ -15,19 +15,20 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import structlog
 
-from gateway.auth import Authenticator
 from gateway.channel import AbortedError, Channel
 from gateway.config import GatewaySettings
+from gateway.connection_log import ConnectionLog
 from gateway.dial import Dialled, Dialler
+from gateway.identity import Identifier, Place, socks_raw
+from gateway.limits import Grant, Limiter
 from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.relay import PipePool, Relay
-from gateway.want import Want, merge, parse_username, split_username
+from gateway.want import Want
 from gateway.wire.base import Target, WireError
-from health import countries
 from health.model import User
-from health.reasons import WIRE, Reason
+from health.reasons import Reason
 
 log = structlog.get_logger()
 
@@ -49,8 +50,10 @@ class Worker:
     poller: Poller
     fleet: Fleet
     dialler: Dialler
-    auth: Authenticator
+    identifier: Identifier
+    limiter: Limiter
     metrics: Metrics
+    log: ConnectionLog
     pipes: PipePool = field(default_factory=PipePool)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(256 * 1024)))
     sessions: "set[Session]" = field(default_factory=set)
@@ -60,12 +63,12 @@ class Worker:
         """Count `session` among the open ones; `empty` is set while there are none."""
         self.sessions.add(session)
         self.empty.clear()
-        self.metrics.open.inc()
+        self.metrics.opened()
 
     def remove(self, session: "Session") -> None:
         """Forget `session`."""
         self.sessions.discard(session)
-        self.metrics.open.dec()
+        self.metrics.closed()
         if not self.sessions:
             self.empty.set()
 
@@ -81,7 +84,9 @@ class Session:
         self.source = ip_address(peer[0].partition("%")[0])
         here = sock.getsockname()
         self.destination: tuple[IPv4Address | IPv6Address, int] = (ip_address(here[0].partition("%")[0]), here[1])
+        self.authority: str | None = None
         self.user: User | None = None
+        self.grant: Grant | None = None
         self.user_name = ""
         self.want = Want()
         self.dialled: Dialled | None = None
@@ -99,6 +104,11 @@ class Session:
         """Always beyond loopback, seen from where the client dialled; on loopback where configured."""
         return self.worker.settings.require_auth or not self.destination[0].is_loopback or not self.source.is_loopback
 
+    @property
+    def owner(self) -> str:
+        """Whose the client's sessions are: the user it proved to be, nobody's in particular without a password."""
+        return self.user.name if self.user else ""
+
     async def more(self) -> None:
         """Read more into `data`. Raises ClientGoneError at the end."""
         chunk = await self.channel.read()
@@ -112,28 +122,19 @@ class Session:
         Raises WireError.
         """
         self.user, self.user_name = None, ""
-        if self.must_authenticate:
-            if credentials is None:
-                raise WireError(Reason.AUTH_REQUIRED, "this proxy needs a user name and a password")
-            # The password first: whoever does not know it learns nothing, and pays the same, whatever the name says.
-            name, _ = split_username(credentials[0])
-            self.user = await self.worker.auth.check(self.worker.fleet.snapshot.users, name, credentials[1])
-        self.user_name, named = parse_username(credentials[0] if credentials else "")
-        country = countries.from_port(self.destination[1])
-        want = merge(named, Want(country=country))
-        if want.country is None and want.node is None:
-            default = self.user.default_country if self.user else None
-            want = merge(want, Want(country=default or self.worker.settings.default_country))
-        allowed = self.user.allowed_countries if self.user else ()
-        if allowed and want.country and want.country not in allowed:
-            raise WireError(Reason.COUNTRY_FORBIDDEN, f"user {self.user_name} may not use {want.country}")
-        self.want = want
+        place = Place(self.destination, self.authority, self.must_authenticate)
+        raw = socks_raw(*credentials) if credentials else b""
+        identifier, limiter = self.worker.identifier, self.worker.limiter
+        self.user, self.user_name, self.want = await identifier.identify(credentials, raw, place, self.source)
+        if self.grant is not None:
+            self.grant.release()
+        self.grant = limiter.admit(self.user)
 
     async def dial(self, target: Target) -> Dialled:
         """Connect to `target` for this client. Raises WireError."""
         allowed = self.user.allowed_countries if self.user else ()
-        dialled = await self.worker.dialler.dial(self.want, self.user_name, target, allowed)
-        self.worker.metrics.dial_seconds.labels(dialled.node.country).observe(dialled.ms / 1000)
+        dialled = await self.worker.dialler.dial(self.want, self.owner, target, allowed)
+        self.worker.metrics.dialled(dialled.node.country, dialled.node.id, dialled.ms / 1000)
         return dialled
 
     def tunnel(self, dialled: Dialled) -> None:
@@ -174,23 +175,13 @@ class Session:
         """Count and log how the connection (or one plain HTTP request) ended."""
         node = self.dialled.node if self.dialled else None
         country = node.country if node else self.want.country or ""
-        metrics = self.worker.metrics
-        metrics.connections.labels(country, reason).inc()
-        metrics.bytes.labels("up").inc(up)
-        metrics.bytes.labels("down").inc(down)
-        log.info(
-            "connection",
-            conn_id=self.conn_id,
-            user=self.user.name if self.user else "",
-            country=country,
-            node=node.id if node else "",
-            fault=WIRE[reason].fault,
-            reason=reason,
-            detail=detail,
-            bytes_in=up,
-            bytes_out=down,
-            ms=round((time.monotonic() - self._started) * 1000, 1),
-        )
+        node_id = node.id if node else ""
+        self.worker.metrics.ended(country, node_id, reason, up, down)
+        if self.grant is not None:
+            self.grant.count(up + down)
+        user = self.user.name if self.user else ""
+        ms = (time.monotonic() - self._started) * 1000
+        self.worker.log.write(self.conn_id, user, country, node_id, reason, detail, up, down, ms)
 
     async def _run(self, serve: "Callable[[Session], Awaitable[None]]") -> None:
         try:
@@ -217,5 +208,7 @@ class Session:
         self._close()
 
     def _close(self) -> None:
+        if self.grant is not None:
+            self.grant.release()
         self.channel.close()
         self.worker.remove(self)

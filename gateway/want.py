@@ -23,6 +23,7 @@ _TTL = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _KEYS = ("country", "city", "node", "session", "ttl")
 _FLAG = "strict"
+_PROXY_LABEL = "proxy-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,19 @@ def merge(*wants: Want) -> Want:
         for name in _FIELDS:
             merged = _merge_field(merged, want, name)
     return _consistent(merged)
+
+
+def from_authority(authority: str | None, domain: str | None) -> Want:
+    """What the TLS server name `proxy-jp.<domain>` wants; any other name, or no domain, says nothing.
+
+    Both in lower case. Raises WireError(BAD_WANT) where a single label after `proxy-` is no country.
+    """
+    if authority is None or domain is None:
+        return _NOTHING
+    label = authority.removesuffix("." + domain)
+    if label == authority or "." in label or not label.startswith(_PROXY_LABEL):
+        return _NOTHING
+    return Want(country=_country(label.removeprefix(_PROXY_LABEL)))
 
 
 def _refuse(detail: str) -> WireError:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from health import countries
+from health.upstream import UpstreamUrl
 
 Country = Annotated[str, AfterValidator(countries.normalise)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z]{2}[0-9a-f]{6}$")]
@@ -85,7 +86,10 @@ class Protocol(StrEnum):
 
 
 class Node(Record):
-    """One exit. Written by control alone; does not expire. Times are Unix seconds (wall clock)."""
+    """One exit. Written by control alone; does not expire. Times are Unix seconds (wall clock).
+
+    `upstream` is the proxy of an `upstream` node, without its password: that stands in a file of the gateway's alone.
+    """
 
     id: NodeId
     country: Country
@@ -101,6 +105,7 @@ class Node(Record):
     vpn_server: str = ""
     endpoint: str = ""
     agent: str = ""
+    upstream: UpstreamUrl | Literal[""] = ""
     exit_ip: str = ""
     exit_country: str = ""
     generation: int = 0

@@ -1,9 +1,43 @@
-"""What a long-running process of ours does at its edges: it ends on a signal, and it ticks."""
+"""What a long-running process of ours does at its edges: it ends on a signal or with its parent, ticks, restarts."""
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before a restart: `first`, doubling up to `longest`, `first` again after `settled` seconds of running."""
+
+    first: float = 0.1
+    longest: float = 60.0
+    settled: float = 10.0
+
+    def next(self, delay: float, ran: float) -> float:
+        """The delay after `delay`, for a program that ran for `ran` seconds; `delay` is 0 before the first."""
+        return self.first if not delay or ran >= self.settled else min(delay * 2, self.longest)
+
+
+def tie_to_parent(parent: int) -> None:
+    """In a new child, before exec: die with SIGKILL when the parent does. `parent` is the process id that forked."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it died between fork and prctl
+        os._exit(1)
+
+
+def follow_parent() -> None:
+    """From now on this process gets SIGTERM when the program that started it ends."""
+    parent = os.getppid()
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     TARGET_TIMEOUT = "target_timeout"
     TARGET_PROTOCOL = "target_protocol"
     TARGET_RESET = "target_reset"
+    LOOP = "loop"
     CLIENT_RESET = "client_reset"
     NODE_LOST = "node_lost"
     IDLE_TIMEOUT = "idle_timeout"
@@ -116,6 +117,7 @@ WIRE: dict[Reason, Wire] = {
     Reason.TARGET_TIMEOUT: Wire(Fault.TARGET, 504, 0x06, "connection_timeout", "the target did not answer in time"),
     Reason.TARGET_PROTOCOL: Wire(Fault.TARGET, 502, 0x01, "http_protocol_error", "the target's answer is malformed"),
     Reason.TARGET_RESET: Wire(Fault.TARGET, 502, 0x01, "connection_terminated", "the target cut the connection"),
+    Reason.LOOP: Wire(Fault.TARGET, 502, 0x02, "proxy_loop_detected", "the target leads back to this gateway"),
     Reason.CLIENT_RESET: Wire(Fault.CLIENT, 400, 0x01, "connection_terminated", "the client cut the connection"),
     Reason.NODE_LOST: Wire(Fault.NODE, 502, 0x01, "connection_terminated", "the exit went down"),
     Reason.IDLE_TIMEOUT: Wire(Fault.NONE, 504, 0x06, "connection_read_timeout", "nothing was sent for too long"),

@@ -8,6 +8,12 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     score:<id>     last score; expires after 10 minutes, gateways keep what they saw
     pool:<cc>      a pool; pools is the set of countries
     user:<name>    a proxy user; users is the set of names
+    session:<user>:<name>
+                   the node a client's session is on; expires. <user> has no colon; empty for all who proved no name
+    limits:<user>  hash of the leases that gateway workers hold of a user's limits; each ends after 15 s
+    usage:<user>:<yyyymm>
+                   hash of the bytes a user moved in a month (UTC): `floor` + `sum` is the total, the other fields are
+                   what each worker told; plain numbers, kept for two months
     claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
@@ -35,7 +41,8 @@ from redis.exceptions import RedisError
 
 from health import registry_scripts
 from health.config import RedisSettings
-from health.model import Node, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
+from health.limits import Ask, Lease
+from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -57,6 +64,12 @@ class StaleVersionError(Exception):
     def __init__(self, current: int) -> None:
         super().__init__(f"changed by somebody else: its version is {current} now")
         self.current = current
+
+
+class _Pin(Record):
+    """Where a session is."""
+
+    node: NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,8 @@ class Registry:
         self._claim = client.register_script(registry_scripts.CLAIM)
         self._advance = client.register_script(registry_scripts.ADVANCE)
         self._retire = client.register_script(registry_scripts.RETIRE)
+        self._pin = client.register_script(registry_scripts.PIN)
+        self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:
@@ -209,6 +224,44 @@ class Registry:
 
     async def users(self) -> dict[str, User]:
         return await self._read_all("user", "users", User)
+
+    # sessions
+
+    async def pin_session(self, user: str, name: str, node: str, ttl: float, replaces: str = "") -> str:
+        """Put a session on `node` for `ttl` seconds, unless it is on another one than `replaces`.
+
+        Returns the node it is on now: first writer wins. Its expiry changes only where that is `node`.
+        """
+        pin = _Pin(node=node).dump()
+        replaced = _Pin(node=replaces).dump() if replaces else ""
+        async with self._call():
+            answer = await self._pin(
+                keys=[PREFIX + f"session:{user}:{name}"], args=[pin, replaced, max(int(ttl * 1000), 1)]
+            )
+        try:
+            return _Pin.load(answer).node
+        except UnknownSchemaError:
+            return node  # a newer writer's: it stays, and says nothing to us
+
+    # limits
+
+    async def renew_limits(self, asks: Iterable[Ask]) -> list[Lease]:
+        """Settle bytes and renew leases, one answer per ask, in order."""
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            for ask in asks:
+                keys = [PREFIX + f"limits:{ask.user}", PREFIX + f"usage:{ask.user}:{ask.month}"]
+                await self._renew_limits(keys=keys, args=[ask.dump()], client=pipe)
+            return [Lease(*answer) for answer in await pipe.execute()]
+
+    async def usage(self, names: Iterable[str], month: str) -> dict[str, int]:
+        """Bytes that users moved in `month` (yyyymm, UTC); users of whom nothing was counted are left out."""
+        wanted = list(names)
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            for name in wanted:
+                pipe.hmget(PREFIX + f"usage:{name}:{month}", "floor", "sum")
+            found = await pipe.execute()
+        totals = zip(wanted, found, strict=True)
+        return {name: int(floor or 0) + int(total) for name, (floor, total) in totals if total is not None}
 
     # samples and scores
 

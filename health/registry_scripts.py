@@ -75,3 +75,82 @@ redis.call('SET', KEYS[2], ARGV[4])
 redis.call('PUBLISH', KEYS[3], ARGV[5])
 return 1
 """
+# Put a session on a node, if it is on none, on this one already (its expiry moves), or on the one to be replaced.
+# KEYS session; ARGV pin, pin to be replaced, ttl in ms. Answers the pin that stands.
+PIN = """
+local pin = redis.call('GET', KEYS[1])
+if pin and pin ~= ARGV[1] and pin ~= ARGV[2] then return pin end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return ARGV[1]
+"""
+# Settle what a worker relayed for a user this month, and renew its lease of the user's limits.
+#
+# Bytes are told as totals of the worker, so that telling them twice counts them once. `generation` names one life of
+# the usage record. A worker that knew another one (Redis was emptied) tells the month's total it last saw (`seen`, the
+# highest one told stands) and only what it had not settled by then; together that is the whole month again.
+# A lease is a quarter of what is left; shares of the rate are max-min fair by demand, what nobody wants in equal parts.
+# KEYS leases, usage; ARGV ask (JSON, see health.limits.Ask). Answers the fields of health.limits.Lease.
+RENEW_LIMITS = """
+local ask = cjson.decode(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+local function stored(field) return tonumber(redis.call('HGET', KEYS[2], field) or '0') end
+
+local generation = redis.call('HGET', KEYS[2], 'generation')
+if not generation then
+  generation = ask.member .. '@' .. text(now)
+  redis.call('HSET', KEYS[2], 'generation', generation)
+end
+local own = ask.counted
+local floor = stored('floor')
+if generation ~= ask.generation then
+  own = ask.unsettled
+  floor = math.max(floor, ask.seen)
+  redis.call('HSET', KEYS[2], 'floor', text(floor))
+end
+local sum = stored('sum') + own - stored(ask.member)
+redis.call('HSET', KEYS[2], 'sum', text(sum), ask.member, text(own))
+redis.call('EXPIRE', KEYS[2], ask.keep_s)
+local total = floor + sum
+
+local connections, open, rate, bytes, demands = 0, ask.open, 0, 0, {ask.demand}
+local leases = redis.call('HGETALL', KEYS[1])
+for i = 1, #leases, 2 do
+  local lease = cjson.decode(leases[i + 1])
+  if leases[i] == ask.worker then
+    -- ours is about to be replaced
+  elseif lease.ends <= now then
+    redis.call('HDEL', KEYS[1], leases[i])
+  else
+    connections = connections + lease.connections
+    open = open + lease.open
+    rate = rate + lease.rate
+    bytes = bytes + lease.bytes
+    demands[#demands + 1] = lease.demand
+  end
+end
+if ask.leave then
+  redis.call('HDEL', KEYS[1], ask.worker)
+  return {0, ask.max_connections - open, 0, #demands, 0, total, generation}
+end
+
+local function quarter(left) return math.max(0, math.ceil(left / 4)) end
+
+table.sort(demands)
+local rest, share = ask.bytes_per_second, 0
+for i, demand in ipairs(demands) do
+  local given = math.min(demand, rest / (#demands - i + 1))
+  rest = rest - given
+  if demand == ask.demand then share = given end
+end
+share = math.floor(math.max(0, math.min(share + rest / #demands, ask.bytes_per_second - rate)))
+
+local left = ask.monthly_bytes - total - bytes
+local volume = math.max(quarter(left), math.min(left, math.ceil(ask.monthly_bytes / 64)), 0)
+local places = ask.open + quarter(ask.max_connections - connections - ask.open)
+redis.call('HSET', KEYS[1], ask.worker, cjson.encode({schema = 1, ends = now + ask.ttl_ms, connections = places,
+  open = ask.open, rate = share, demand = ask.demand, bytes = volume}))
+redis.call('PEXPIRE', KEYS[1], ask.ttl_ms)
+return {places, ask.max_connections - open, share, #demands, volume, total, generation}
+"""

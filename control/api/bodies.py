@@ -12,6 +12,7 @@ from health.model import Country, Protocol, Strategy, UserName
 
 B = TypeVar("B", bound="Body")
 Count = Annotated[int, Field(ge=0, le=10, strict=True)]
+MOST_BYTES = 10**15  # what the registry's scripts count without rounding, and more than a line carries
 
 
 class Body(BaseModel):
@@ -54,6 +55,9 @@ class UserBody(Body):
     password: Annotated[str, Field(repr=False)]
     allowed_countries: tuple[Country, ...] = ()
     default_country: Country | None = None
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    bytes_per_second: Annotated[int, Field(ge=1024, le=MOST_BYTES, strict=True)] | None = None
+    monthly_bytes: Annotated[int, Field(ge=1, le=MOST_BYTES, strict=True)] | None = None
 
     @field_validator("password")
     @classmethod

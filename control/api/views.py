@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from health import countries
+from health import countries, upstream
 from health.model import Node, NodeStatus, Pool, Sample, Score, Tunnel, User
 
 STATUS = {
@@ -30,6 +30,7 @@ def node_view(node: Node, sample: Sample | None, score: Score | None) -> dict[st
         "slot": node.slot,
         "protocol": node.protocol.value if node.protocol else None,
         "vpn_server": node.vpn_server,
+        "upstream": upstream.parse(node.upstream).place if node.upstream else None,
         "tailscale_hostname": None,
         "tailscale_ip": None,
         "started_at": _time(node.started_at),
@@ -65,12 +66,16 @@ def pool_view(pool: Pool, nodes: list[Node], waiting_for: str) -> dict[str, Any]
     }
 
 
-def user_view(user: User) -> dict[str, Any]:
-    """One proxy user; never the password's hash."""
+def user_view(user: User, month_bytes: int | None) -> dict[str, Any]:
+    """One proxy user; never the password's hash. `month_bytes` is None where nothing was counted this month (UTC)."""
     return {
         "name": user.name,
         "allowed_countries": list(user.allowed_countries),
         "default_country": user.default_country,
+        "max_connections": user.max_connections,
+        "bytes_per_second": user.bytes_per_second,
+        "monthly_bytes": user.monthly_bytes,
+        "month_bytes": month_bytes,
     }
 
 

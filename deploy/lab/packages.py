@@ -16,8 +16,11 @@ HOST = {"haproxy": "haproxy", "nft": "nftables", "ip": "iproute2", "curl": "curl
 UNITS = {
     "docker.io": ("docker.service", "docker.socket", "containerd.service"),
     "haproxy": ("haproxy.service",),
+    "openssh-server": ("ssh.service",),
     "openvpn": ("openvpn.service",),
     "redis-server": ("redis-server.service",),
+    "squid": ("squid.service",),
+    "tinyproxy": ("tinyproxy.service",),
 }
 
 

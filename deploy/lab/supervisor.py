@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy import logs
+from health import logs
 from deploy.lab import product
 from deploy.lab.shell import LabError
 from deploy.lab.state import Place

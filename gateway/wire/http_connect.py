@@ -39,8 +39,8 @@ def absolute_target(head: Head) -> tuple[Target, bytes, bytes]:
     """The target of any other request, the request target to send on, and the Host field to send with it.
 
     Raises:
-        WireError: BAD_REQUEST when it is no http:// URL, holds user info or a fragment, or when Host is missing
-            (HTTP/1.1) or repeated; NOT_IMPLEMENTED for https://, which goes through CONNECT.
+        WireError: BAD_REQUEST when it is no http:// or ws:// URL, holds user info or a fragment, or when Host is
+            missing (HTTP/1.1) or repeated; NOT_IMPLEMENTED for https:// and wss://, which go through CONNECT.
     """
     _check_host_field(head)
     match = _URL.fullmatch(head.target)
@@ -93,16 +93,16 @@ def _check_host_field(head: Head) -> None:
 
 
 def _check_scheme(scheme: bytes) -> None:
-    if scheme == b"https":
-        raise WireError(Reason.NOT_IMPLEMENTED, "https:// URLs are not fetched here: use CONNECT host:443")
-    if scheme != b"http":
+    if scheme in (b"https", b"wss"):
+        raise WireError(Reason.NOT_IMPLEMENTED, f"{scheme.decode()}:// URLs are not fetched here: use CONNECT host:443")
+    if scheme not in (b"http", b"ws"):  # some WebSocket clients (aiohttp) keep their own scheme
         raise _refuse("only http:// URLs are fetched here: use CONNECT host:port for anything else")
 
 
 def _split_authority(text: str) -> tuple[str, Address | None, str | None]:
     """Host, its address where it is a literal, and the port's text (None without a colon)."""
     match = _AUTHORITY.fullmatch(text)
-    if match is None:
+    if match is None or "@" in text:  # what stands before an @ may be a password: it is not shown
         raise _refuse("the target is not host:port (an IPv6 address goes in brackets, user info is not accepted)")
     host, port = match.groups()
     if not host.startswith("["):

@@ -62,7 +62,7 @@ def _refuse(detail: str) -> WireError:
 def _parse_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
     line, end, _ = data.partition(b"\r\n")
     text = line if end else line.removesuffix(b"\r")
-    if not b"PROXY ".startswith(line[:6]) or not _V1_LINE.fullmatch(text):
+    if not b"PROXY ".startswith(data[:6]) or not _V1_LINE.fullmatch(text):
         raise _refuse("not a line of printable ASCII that begins with 'PROXY '")
     if end:
         return _v1_header(line.decode("ascii").split(" ")), len(line) + 2

@@ -1,8 +1,8 @@
-"""SOCKS5 (RFC 1928) with user name and password (RFC 1929), the server's side, CONNECT only.
+"""SOCKS5 (RFC 1928) with user name and password (RFC 1929), the server's side: CONNECT and UDP ASSOCIATE.
 
 The shell feeds bytes with `receive` and asks `next_event` until it gets a `Request`; what follows the request is in
 `leftover`. User name and password are chosen whenever they are offered, also where they are not required: the user
-name carries the want. SOCKS4 and 4a are recognised and refused: they have no password.
+name carries the want.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,18 @@ VERSION = 5
 AUTH_VERSION = 1
 NO_AUTH, USER_PASSWORD, NO_METHOD = 0x00, 0x02, 0xFF
 
-SOCKS4_REFUSED = b"\x00\x5b" + bytes(6)
-
-_ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6 = 1, 3, 4
-_ADDRESS_BYTES = {_ATYP_IPV4: 4, _ATYP_IPV6: 16}
+ATYP_IPV4, ATYP_NAME, ATYP_IPV6 = 1, 3, 4  # RFC 1928 section 5
+ADDRESS_BYTES = {ATYP_IPV4: 4, ATYP_IPV6: 16}
 
 
 class Command(IntEnum):
-    """RFC 1928 section 4."""
+    """RFC 1928 section 4. BIND (2) is refused: an exit takes no connections."""
 
     CONNECT = 1
+    UDP_ASSOCIATE = 3
+
+
+_COMMANDS = frozenset(Command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,11 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the client asks for; answer with `reply` once it is known."""
+    """What the client asks for; answer with `reply` once it is known.
+
+    For UDP ASSOCIATE `target` is where the client says its datagrams will come from; its port may be 0 then, which
+    like the address 0.0.0.0 means that it does not know yet (RFC 1928 section 4).
+    """
 
     command: Command
     target: Target
@@ -65,9 +71,24 @@ Event = NeedData | Send | Credentials | Request
 
 def reply(code: int, bound: Address | None = None, port: int = 0) -> bytes:
     """A reply (RFC 1928 section 6): `code` 0–8, the address and port bound, 0.0.0.0:0 where unknown."""
-    address = bound if bound is not None else IPv4Address(0)
-    atyp = _ATYP_IPV4 if address.version == 4 else _ATYP_IPV6
-    return bytes((VERSION, code, 0, atyp)) + address.packed + port.to_bytes(2)
+    return bytes((VERSION, code, 0)) + encode_address(bound if bound is not None else IPv4Address(0), port)
+
+
+def encode_address(address: Address, port: int) -> bytes:
+    """Address type, address and port as RFC 1928 writes them (sections 4 to 7)."""
+    return bytes((ATYP_IPV4 if address.version == 4 else ATYP_IPV6,)) + address.packed + port.to_bytes(2)
+
+
+def decode_target(atyp: int, host: bytes, port: int) -> Target:
+    """The target that a known address type, its address (a name without its length) and a port mean.
+
+    Raises WireError when the name is none. The port is the caller's to check.
+    """
+    if atyp != ATYP_NAME:
+        address: Address = IPv4Address(host) if atyp == ATYP_IPV4 else IPv6Address(host)
+        return Target(str(address), port, address)
+    name, literal = parse_host(host.decode("latin-1"))
+    return Target(name, port, literal)
 
 
 def error_reply(reason: Reason) -> bytes:
@@ -159,25 +180,24 @@ class Socks5Handshake:
         if len(buffer) < 5:
             return NeedData()
         atyp = buffer[3]
-        start = 5 if atyp == _ATYP_NAME else 4
-        end = start + (buffer[4] if atyp == _ATYP_NAME else _ADDRESS_BYTES[atyp])
-        if atyp == _ATYP_NAME and not buffer[4]:
+        start = 5 if atyp == ATYP_NAME else 4
+        end = start + (buffer[4] if atyp == ATYP_NAME else ADDRESS_BYTES[atyp])
+        if atyp == ATYP_NAME and not buffer[4]:
             raise _refuse(Reason.BAD_REQUEST, "the target host is empty")
         if len(buffer) < end + 2:
             return NeedData()
         taken = self._take(end + 2)
-        target = _target(atyp, taken[start:end], int.from_bytes(taken[end:]))
         self._state = self._closed
-        return Request(Command(taken[1]), target)
+        return _parse_request(Command(taken[1]), atyp, taken[start:end], int.from_bytes(taken[end:]))
 
     def _check_request_head(self, head: bytes) -> None:
         if head and head[0] != VERSION:
             raise WireError(Reason.BAD_REQUEST, "the request is not SOCKS5")
-        if len(head) > 1 and head[1] != Command.CONNECT:
-            raise _refuse(Reason.COMMAND_UNSUPPORTED, f"SOCKS5 command {head[1]}: only CONNECT (1) is supported")
+        if len(head) > 1 and head[1] not in _COMMANDS:
+            raise _refuse(Reason.COMMAND_UNSUPPORTED, f"SOCKS5 command {head[1]}: use CONNECT (1) or UDP ASSOCIATE (3)")
         if len(head) > 2 and head[2] != 0:
             raise _refuse(Reason.BAD_REQUEST, "the reserved byte of the request is not 0")
-        if len(head) > 3 and head[3] not in (_ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6):
+        if len(head) > 3 and head[3] not in (ATYP_IPV4, ATYP_NAME, ATYP_IPV6):
             raise _refuse(Reason.ADDRESS_UNSUPPORTED, f"SOCKS5 address type {head[3]}: use 1, 3 or 4")
 
     def _waiting(self) -> Event:
@@ -191,14 +211,10 @@ def _refuse(reason: Reason, detail: str) -> WireError:
     return WireError(reason, detail, reply=error_reply(reason))
 
 
-def _target(atyp: int, host: bytes, port: int) -> Target:
-    if not port:
+def _parse_request(command: Command, atyp: int, host: bytes, port: int) -> Request:
+    if not port and command is Command.CONNECT:
         raise _refuse(Reason.BAD_REQUEST, "the port is no number from 1 to 65535")
-    if atyp != _ATYP_NAME:
-        address: Address = IPv4Address(host) if atyp == _ATYP_IPV4 else IPv6Address(host)
-        return Target(str(address), port, address)
     try:
-        name, literal = parse_host(host.decode("latin-1"))
+        return Request(command, decode_target(atyp, host, port))
     except WireError as error:
         raise _refuse(error.reason, error.detail) from None
-    return Target(name, port, literal)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from control.api.context import Context
 from control.api.server import application
 from control.api.views import STATUS
 from health.config import RedisSettings
+from health.limits import Ask, month_of
 from health.model import Node, NodeKind, NodeStatus, Sample, Score, Tunnel
 from health.registry import Registry
 
@@ -141,6 +143,7 @@ async def test_stop_respects_min(ask: Client, fleet: Any) -> None:
         ("POST", "/api/nodes/jp/start?city=a&city=b", 400, "bad_request"),
         ("GET", "/api/nothing", 404, "not_found"),
         ("PATCH", "/api/nodes", 405, "method_not_allowed"),
+        ("GET", "/api/users/nobody", 404, "not_found"),
         ("DELETE", "/api/users/nobody", 404, "not_found"),
     ],
 )
@@ -214,13 +217,45 @@ async def test_a_pool_says_what_it_waits_for(ask: Client, fleet: Any) -> None:
 async def test_users_are_stored_as_argon2id_and_shown_without_it(ask: Client, registry: Registry) -> None:
     body = {"name": "alice", "password": "p:ä ss", "allowed_countries": ["jp", "uk"], "default_country": "gb"}
     made = await ask("POST", "/api/users", 201, json=body)
-    assert made == {"name": "alice", "allowed_countries": ["jp", "gb"], "default_country": "gb"}
+    unlimited = dict.fromkeys(("max_connections", "bytes_per_second", "monthly_bytes", "month_bytes"))
+    assert made == {"name": "alice", "allowed_countries": ["jp", "gb"], "default_country": "gb"} | unlimited
     assert await ask("GET", "/api/users") == [made]
+    assert await ask("GET", "/api/users/alice") == made
     stored = (await registry.users())["alice"].password_hash
     assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert PasswordHasher(type=Type.ID).verify(stored, "p:ä ss")
     assert (await ask("POST", "/api/users", 409, json=body))["reason"] == "exists"
     assert (await ask("DELETE", "/api/users/alice"))["status"] == "deleted"
+    assert await ask("GET", "/api/users") == []
+
+
+async def test_limits_of_a_user_and_what_he_moved_this_month(ask: Client, registry: Registry) -> None:
+    limits = {"max_connections": 20, "bytes_per_second": 1024, "monthly_bytes": 10**15}
+    made = await ask("POST", "/api/users", 201, json={"name": "alice", "password": "x"} | limits)
+    stored = (await registry.users())["alice"]
+    assert made.items() >= limits.items() <= stored.model_dump().items()
+    report = Ask("alice", "w1", "m1", month_of(time.time()), 20, 1024, 10**15, 0, 0, "", 12345, 12345, 0)
+    await registry.renew_limits([report])
+    assert await ask("GET", "/api/users") == [made | {"month_bytes": 12345}]
+    assert (await ask("GET", "/api/users/alice"))["month_bytes"] == 12345
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_connections", 0),
+        ("max_connections", "20"),
+        ("max_connections", 1.5),
+        ("bytes_per_second", 1023),
+        ("bytes_per_second", True),
+        ("monthly_bytes", 0),
+        ("monthly_bytes", -1),
+        ("monthly_bytes", 10**15 + 1),
+    ],
+)
+async def test_limits_that_cannot_be(ask: Client, field: str, value: Any) -> None:
+    refused = await ask("POST", "/api/users", 400, json={"name": "alice", "password": "x", field: value})
+    assert field in refused["detail"]
     assert await ask("GET", "/api/users") == []
 
 

@@ -134,6 +134,27 @@ def test_secrets_come_from_files_and_are_never_shown(
     assert "kT9" not in fault(toml('[redis]\nurl = "http://user:kT9-long@host"\n'))
 
 
+def test_upstreams_carry_no_password(tmp_path: Path, toml: Callable[[str], Path]) -> None:
+    settings = load(
+        toml(
+            f'state_dir = "{tmp_path}"\n[gateway.machines]\nhall = "socks5://gw@10.0.0.2:1080"\n'
+            '[[control.upstreams]]\ncountry = "uk"\nurl = "http://me-session-1@proxy.example:3128"\n'
+        )
+    )
+    assert settings.gateway.machines == {"hall": "socks5://gw@10.0.0.2:1080"}
+    assert settings.gateway.upstream_passwords == tmp_path / "upstreams"
+    assert [(one.country, one.city) for one in settings.control.upstreams] == [("gb", "")]
+    for text in (
+        '[gateway.machines]\nhall = "socks5://gw:kT9-long@10.0.0.2:1080"\n',
+        '[[control.upstreams]]\ncountry = "uk"\nurl = "http://me:kT9-long@proxy.example:3128"\n',
+    ):
+        told = fault(toml(text))
+        assert "put it into the file" in told
+        assert "kT9" not in told
+    for user in ("gw-country-jp", "", "a%40b"):
+        assert "as one of its users" in fault(toml(f'[gateway.machines]\nhall = "http://{user or "x-"}@h:1"\n'))
+
+
 def test_names_of_variables() -> None:
     assert variable("gateway", "listen") == "VPNEXIT_GATEWAY__LISTEN"
     assert variable("state_dir") == "VPNEXIT_STATE_DIR"

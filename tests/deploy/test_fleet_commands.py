@@ -65,11 +65,19 @@ def test_users(running: Any, tmp_path: Path) -> None:
         "users", "add", "bob", "--password-file", str(tmp_path / "password"), "--countries", "jp,uk"
     )
     assert (added.returncode, added.stdout) == (0, "bob may use the proxy\n"), added.stderr
-    added = running.vpnexit("users", "add", "carol", "--password-file", "-", "--json", stdin="from stdin\n")
-    assert json.loads(added.stdout)["name"] == "carol"
+    limits = ("--connections", "20", "--rate", "10MB", "--monthly", "1.5 GB")
+    added = running.vpnexit("users", "add", "carol", "--password-file", "-", "--json", *limits, stdin="from stdin\n")
+    carol = json.loads(added.stdout)
+    assert carol["name"] == "carol"
+    assert (carol["max_connections"], carol["bytes_per_second"], carol["monthly_bytes"]) == (20, 10**7, 15 * 10**8)
+    assert json.loads(running.vpnexit("users", "show", "carol").stdout) == carol
     listed = {user["name"]: user for user in json.loads(running.vpnexit("users", "list", "--json").stdout)}
     assert listed["bob"]["allowed_countries"] == ["jp", "gb"]
-    assert "carol" in running.vpnexit("users", "list").stdout
+    table = running.vpnexit("users", "list").stdout
+    assert all(word in table for word in ("carol", " 20 ", "10.0 MB/s", "1.50 GB"))
+    wrong = running.vpnexit("users", "add", "erin", "--monthly", "much", "--password-file", "-", stdin="x\n")
+    assert wrong.returncode == 2
+    assert "write 500kB" in " ".join(wrong.stderr.split())
     assert running.vpnexit("users", "add", "bob", "--password-file", "-", stdin="again\n").returncode == 1
     for name in ("bob", "carol"):
         assert running.vpnexit("users", "remove", name).stdout == f"{name} is removed\n"

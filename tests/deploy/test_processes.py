@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.processes import Backoff, Program, StartError, Supervisor
+from deploy.processes import Program, StartError, Supervisor
+from health.process import Backoff
 
 _BEAR = """
 import os, signal, sys, time

@@ -1,9 +1,13 @@
 """An exit in a network namespace of its own, for the gateway's tests: an agent and, behind it, an origin.
 
 Run under `unshare -n`, where only `lo` is. argv: node id, socket path, JSON table of names. Answers one line of JSON on
-stdout when ready, then takes commands on stdin, one a line: `down`, `up` (next generation), `mute` (no answers).
+stdout when ready, then takes commands on stdin, one a line: `down`, `up` (next generation), `mute` (no answers),
+`dry` (no datagram sockets), `inet6` (the tunnel carries IPv6).
 The origin on 127.0.0.1:80 answers GET with this node's id, POST with the body, /slow after a second, /cut half an
 answer, /bytes?N with N bytes; port 7 echoes; port 9 reads nothing; port 19 sends without end.
+For datagrams: port 7 echoes, on ::1 too; port 9 counts what it gets and says so for `?`; port 13 says who asked; port
+17 answers from another port; port 19 answers with as many bytes as were asked for; port 53 is a DNS server that knows
+the address 127.0.0.77 and this node's id as TXT.
 """
 
 import array
@@ -22,6 +26,7 @@ TYPE = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}
 class Agent:
     def __init__(self, node: str, path: str, names: dict[str, list[str]]) -> None:
         self.node, self.names, self.generation, self.tunnel, self.mute = node, names, 1, "up", False
+        self.dry, self.families, self.turns = False, ["inet"], 0
         self.peers: set[socket.socket] = set()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.listener.bind(path)
@@ -48,6 +53,14 @@ class Agent:
         if self.mute:
             return
         asked = protocol.decode(data)
+        if asked.get("name") == "slow.test":
+            self.loop.call_later(1, self.reply, peer, asked)
+        else:
+            self.reply(peer, asked)
+
+    def reply(self, peer: socket.socket, asked: dict) -> None:
+        if peer not in self.peers:
+            return
         fds: list[int] = []
         reply = {"id": asked["id"], **getattr(self, "on_" + asked["op"])(asked, fds)}
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -57,20 +70,32 @@ class Agent:
 
     def on_hello(self, asked: dict, fds: list[int]) -> dict:
         state = {"node": self.node, "tunnel": self.tunnel, "generation": self.generation}
-        return {**state, "families": ["inet"], "kill_switch": True, "reason": ""}
+        return {**state, "families": self.families, "kill_switch": True, "reason": ""}
 
     def on_sockets(self, asked: dict, fds: list[int]) -> dict:
+        if self.dry and asked["type"] == "dgram":
+            return {"error": "no datagram sockets"}
         fds += [socket.socket(FAMILY[asked["family"]], TYPE[asked["type"]]).detach() for _ in range(asked["n"])]
         return {"generation": self.generation, "n": len(fds)}
 
     def on_resolve(self, asked: dict, fds: list[int]) -> dict:
-        found = self.names.get(asked["name"], [])
+        inet6 = asked.get("family") == "inet6"
+        found = [address for address in self.names.get(asked["name"], []) if (":" in address) == inet6]
+        if asked["name"] == "rebind.test":
+            self.turns += 1
+            return {"addresses": [found[(self.turns - 1) % 2]], "ttl": 0, "lookup": ""}
         return {"addresses": found, "ttl": 60, "lookup": "" if found else protocol.NOT_FOUND}
 
     def command(self) -> None:
         for line in os.read(0, 4096).decode().split():
             if line == "mute":
                 self.mute = True
+                continue
+            if line == "dry":
+                self.dry = True
+                continue
+            if line == "inet6":
+                self.families = ["inet", "inet6"]
                 continue
             self.tunnel = line
             self.generation += line == "up"
@@ -146,8 +171,53 @@ class Origin:
             pass
 
 
+class Datagrams(asyncio.DatagramProtocol):
+    """The origin on UDP: what it does depends on the port."""
+
+    def __init__(self, node: str, port: int) -> None:
+        self.node, self.port, self.seen = node, port, 0
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, peer: tuple) -> None:
+        if self.port == 7:
+            self.transport.sendto(data, peer)
+        elif self.port == 9:
+            self.seen += data != b"?"
+            if data == b"?":
+                self.transport.sendto(b"%d" % self.seen, peer)
+        elif self.port == 13:
+            self.transport.sendto(f"{self.node} {peer[0]} {peer[1]}".encode(), peer)
+        elif self.port == 17:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(b"unasked", peer)
+            self.transport.sendto(b"asked", peer)
+        elif self.port == 19:
+            self.transport.sendto(bytes(int(data)), peer)
+        elif self.port == 53:
+            self.transport.sendto(self.resolve(data), peer)
+
+    def resolve(self, query: bytes) -> bytes:
+        question = query[12:]
+        kind = int.from_bytes(question[-4:-2])
+        found = bytes([127, 0, 0, 77]) if kind == 1 else bytes([len(self.node)]) + self.node.encode()
+        head = query[:2] + b"\x81\x80\x00\x01\x00\x01" + bytes(4)
+        record = b"\xc0\x0c" + kind.to_bytes(2) + b"\x00\x01" + (60).to_bytes(4) + len(found).to_bytes(2) + found
+        return head + question + record
+
+
+async def serve_datagrams(node: str) -> None:
+    loop = asyncio.get_running_loop()
+    for port in (7, 9, 13, 17, 19, 53):
+        await loop.create_datagram_endpoint(lambda p=port: Datagrams(node, p), ("127.0.0.1", port))
+    for host in ("::1", "127.0.0.3"):
+        await loop.create_datagram_endpoint(lambda: Datagrams(node, 7), (host, 7))
+
+
 async def serve_origin(node: str, ready: int) -> None:
     origin = Origin(node)
+    await serve_datagrams(node)
     for port, handler in ((80, origin.http), (7, origin.echo), (9, origin.deaf), (19, origin.chatter)):
         await asyncio.start_server(handler, "127.0.0.1", port, limit=2**20)
     os.write(ready, b"1")

@@ -20,7 +20,14 @@ from health.registry import Registry
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MACHINE = "testbench"
-NAMES = {"origin.test": ["127.0.0.1"], "mixed.test": ["127.0.0.1", "10.9.9.9"], "private.test": ["10.9.9.9"]}
+NAMES = {
+    "origin.test": ["127.0.0.1"],
+    "mixed.test": ["127.0.0.1", "10.9.9.9"],
+    "private.test": ["10.9.9.9"],
+    "rebind.test": ["127.0.0.1", "10.9.9.9"],  # one at a time, in turn
+    "slow.test": ["127.0.0.1"],  # after a second
+    "two.test": ["127.0.0.3", "127.0.0.1"],
+}
 
 
 def free_port() -> int:
@@ -74,35 +81,74 @@ class Exit:
 
 
 class Gateway:
-    """One real gateway process."""
+    """One real gateway: a supervisor and, unless `settings` say otherwise, one worker.
 
-    def __init__(self, redis_url: str, directory: Path, **settings: object) -> None:
+    `stderr` is where it logs instead of a file; `files` the most descriptors a process of it may have.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        directory: Path,
+        machine: str = MACHINE,
+        *,
+        stderr: int | None = None,
+        files: int | None = None,
+        **settings: object,
+    ) -> None:
         self.port, self.metrics_port = free_port(), free_port()
         self.log = directory / f"gateway-{self.port}.log"
-        given = {
+        self._plan = directory / f"gateway-{self.port}.json"
+        self.redis_url = redis_url
+        self._machine = machine
+        self._settings = {
             "listen": [f"127.0.0.1:{self.port}"],
             "metrics_listen": f"127.0.0.1:{self.metrics_port}",
+            "workers": 1,
             "allow_targets": ["127.0.0.0/8"],
             "drain_timeout": 5,
-            **settings,
         }
-        with self.log.open("wb") as log:
+        self.configure(**settings)
+        limit = [] if files is None else ["prlimit", f"--nofile={files}:{files}"]
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    str(HERE / "run_gateway.py"),
-                    json.dumps(given),
-                    json.dumps({"url": redis_url}),
-                    MACHINE,
-                ],
+                [*limit, sys.executable, str(HERE / "run_gateway.py"), str(self._plan)],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stderr=log,
+                stderr=log if stderr is None else stderr,
             )
-        wait_for(self.ready, what="gateway ready")
+        try:
+            wait_for(self.ready, 30, what="gateway ready")
+        except BaseException:
+            self.close()
+            raise
+
+    def configure(self, **settings: object) -> None:
+        """Change settings; they count when it is started or told to start anew (SIGHUP)."""
+        self._settings |= settings
+        told = {"redis": {"url": self.redis_url}, "machine": self._machine, "settings": self._settings}
+        self._plan.write_text(json.dumps(told))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        """Process ids of its workers, oldest first."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if parent == self.process.pid and b"gateway" in words:
+                        found.append(int(entry.name))
+        return sorted(found)
+
+    @property
+    def worker(self) -> int:
+        """The process id of its one worker."""
+        (pid,) = self.workers()
+        return pid
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -117,15 +163,16 @@ class Gateway:
             return str(answer.read().decode())
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.worker}/fd"))
 
     def resident_kib(self) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{self.worker}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
     def lines(self) -> list[dict[str, object]]:
         """The connection log so far."""
-        parsed = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        whole = self.log.read_text().rpartition("\n")[0]
+        parsed = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
         return [line for line in parsed if line.get("event") == "connection"]
 
     def connect(self) -> socket.socket:

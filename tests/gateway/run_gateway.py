@@ -1,18 +1,28 @@
-"""Runs one gateway worker for a test. argv: gateway settings and Redis settings as JSON, machine."""
+"""Runs a gateway for a test, as `vpnexit gateway` does. argv: a file that `Gateway` wrote; where only a plan is wanted,
+the descriptor for it."""
 
+import json
+import os
 import sys
+from pathlib import Path
 
-import structlog
-import uvloop
-
+from gateway import start, supervisor
 from gateway.config import GatewaySettings
-from gateway.server import run
 from health.config import RedisSettings
 
-structlog.configure(
-    processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
-    logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+if len(sys.argv) > 2:
+    sys.excepthook = lambda _, error, __: print(" ".join(str(error).split()), file=sys.stderr)
+
+told = json.loads(Path(sys.argv[1]).read_text())
+plan = start.dump(
+    GatewaySettings.model_validate_json(json.dumps(told["settings"])),
+    RedisSettings.model_validate_json(json.dumps(told["redis"])),
+    told["machine"],
+    "info",
+    reload=[sys.executable, *sys.argv[:2]],
 )
-uvloop.run(
-    run(GatewaySettings.model_validate_json(sys.argv[1]), RedisSettings.model_validate_json(sys.argv[2]), sys.argv[3])
-)
+if len(sys.argv) > 2:
+    with os.fdopen(int(sys.argv[2]), "wb") as out:
+        out.write(plan)
+else:
+    supervisor.become(plan)

@@ -1,24 +1,28 @@
 """Password checks."""
 
 import asyncio
+from ipaddress import ip_address
 
 import pytest
 from argon2 import PasswordHasher
 
 from gateway import auth
+from gateway.guesses import FREE
 from gateway.wire.base import WireError
 from health.model import User
 from health.reasons import Reason
 
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 
-def user(password: str) -> User:
+
+def user(password: str, name: str = "alice") -> User:
     hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-    return User(name="alice", password_hash=hasher.hash(password))
+    return User(name=name, password_hash=hasher.hash(password))
 
 
 async def test_right_wrong_and_unknown() -> None:
     checker, users = auth.Authenticator(), {"alice": user("right")}
-    assert (await checker.check(users, "alice", "right")).name == "alice"
+    assert (await checker.check(users, "alice", "right", HERE)).name == "alice"
     for name, password in (
         ("alice", "wrong"),
         ("alice", ""),
@@ -27,7 +31,7 @@ async def test_right_wrong_and_unknown() -> None:
         ("bob", "right"),
     ):
         with pytest.raises(WireError) as refused:
-            await checker.check(users, name, password)
+            await checker.check(users, name, password, HERE)
         assert refused.value.reason is Reason.AUTH_FAILED
     checker.close()
 
@@ -42,12 +46,12 @@ async def test_the_hash_is_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return verify(stored, password)
 
     monkeypatch.setattr(checker, "_verify", counted)
-    await asyncio.gather(*(checker.check(users, "alice", "right") for _ in range(100)))
-    await checker.check(users, "alice", "right")
+    await asyncio.gather(*(checker.check(users, "alice", "right", HERE) for _ in range(100)))
+    await checker.check(users, "alice", "right", HERE)
     assert paid == 1
     users["alice"] = user("other")
     with pytest.raises(WireError):
-        await checker.check(users, "alice", "right")
+        await checker.check(users, "alice", "right", HERE)
     checker.close()
 
 
@@ -61,16 +65,47 @@ async def test_an_unknown_user_costs_a_hash_too(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(checker, "_verify", counted)
     with pytest.raises(WireError):
-        await checker.check({}, "nobody", "x")
+        await checker.check({}, "nobody", "x", HERE)
     assert paid == 1
     checker.close()
 
 
 async def test_guesses_beyond_the_queue_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     checker = auth.Authenticator()
-    guesses = [checker.check({}, "nobody", str(i)) for i in range(auth.QUEUE + 5)]
+    addresses = [ip_address(f"198.51.100.{i // FREE}") for i in range(auth.QUEUE + 5)]
+    guesses = [checker.check({}, "nobody", str(i), source) for i, source in enumerate(addresses)]
     answers = await asyncio.gather(*guesses, return_exceptions=True)
     reasons = [answer.reason for answer in answers if isinstance(answer, WireError)]
     assert reasons.count(Reason.AUTH_BUSY) == 5
     assert reasons.count(Reason.AUTH_FAILED) == auth.QUEUE
+    checker.close()
+
+
+async def test_failures_slow_their_address_and_nobody_verified() -> None:
+    now = 1000.0
+    checker, users = auth.Authenticator(lambda: now), {"alice": user("right"), "bob": user("other", "bob")}
+    await checker.check(users, "alice", "right", THERE)
+    # At once: what runs counts as failed, so the sixth and seventh guess find the wait.
+    tries = [checker.check(users, "alice", f"wrong{i}", HERE) for i in range(FREE + 2)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    reasons = [answer.reason for answer in answers if isinstance(answer, WireError)]
+    assert reasons.count(Reason.AUTH_FAILED) == FREE + 1
+    assert reasons.count(Reason.AUTH_SLOWED) == 1
+    assert (await checker.check(users, "alice", "right", HERE)).name == "alice"
+    with pytest.raises(WireError, match="try again in 1 s") as slowed:
+        await checker.check(users, "bob", "other", HERE)
+    assert slowed.value.reason is Reason.AUTH_SLOWED
+    assert (await checker.check(users, "bob", "other", THERE)).name == "bob"
+    now += 1.0
+    users["carol"] = user("third", "carol")
+    assert (await checker.check(users, "carol", "third", HERE)).name == "carol"
+    checker.close()
+
+
+async def test_many_log_ins_that_succeed_are_not_slowed() -> None:
+    checker, users = auth.Authenticator(lambda: 0.0), {}
+    for i in range(3 * FREE):
+        name = f"user{i}"
+        users[name] = user("right", name)
+        assert (await checker.check(users, name, "right", HERE)).name == name
     checker.close()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.want import Want, merge, parse_username, parse_want, split_username
+from gateway.want import Want, from_authority, merge, parse_username, parse_want, split_username
 from gateway.wire.base import WireError
 from health.reasons import Reason
 
@@ -91,6 +91,32 @@ def test_the_user_can_be_had_before_the_want_is_read() -> None:
     assert split_username("alice-what-ever") == ("alice", "what-ever")
     assert split_username("alice") == ("alice", None)
     assert split_username("alice-") == ("alice", "")
+
+
+@pytest.mark.parametrize(
+    ("authority", "country"),
+    [
+        ("proxy-jp.example.org", "jp"),
+        ("proxy-uk.example.org", "gb"),
+        ("proxy.example.org", None),
+        ("proxy-jp.example.com", None),
+        ("proxy-jp.example.org.evil.test", None),
+        ("proxy-jp.x.example.org", None),
+        ("proxy-jpexample.org", None),
+        ("example.org", None),
+        (None, None),
+    ],
+)
+def test_a_server_name(authority: str | None, country: str | None) -> None:
+    assert from_authority(authority, "example.org") == Want(country=country)
+    assert from_authority(authority, None) == Want()
+
+
+@pytest.mark.parametrize("label", ["proxy-xx", "proxy-jpn", "proxy-"])
+def test_a_server_name_with_an_unknown_country_is_refused(label: str) -> None:
+    with pytest.raises(WireError, match="unknown country") as caught:
+        from_authority(f"{label}.example.org", "example.org")
+    assert caught.value.reason is Reason.BAD_WANT
 
 
 def test_sources_that_agree_add_up() -> None:

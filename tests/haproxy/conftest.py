@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.processes import tie_to_parent
+from health.process import tie_to_parent
 
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # PROXY protocol, version 2

@@ -14,10 +14,12 @@ PROXY_STATUS = {
     "connection_refused",
     "connection_terminated",
     "connection_timeout",
+    "connection_read_timeout",
     "connection_limit_reached",
     "http_request_error",
     "http_request_denied",
     "http_protocol_error",
+    "proxy_loop_detected",
     "proxy_internal_response",
     "proxy_internal_error",
 }

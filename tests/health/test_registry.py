@@ -254,3 +254,43 @@ async def test_rubbish_on_the_channel_is_passed_over(registry: Registry, raw: An
                 raw.publish(PREFIX + "events", '{"kind":"x"}')
                 await asyncio.sleep(0.01)
         assert await first == {"kind": "x"}
+
+
+async def test_the_first_writer_puts_a_session_on_its_node(registry: Registry, raw: Any) -> None:
+    key = PREFIX + "session:bob:s1"
+    assert await registry.pin_session("bob", "s1", "jp000001", 60) == "jp000001"
+    assert json.loads(raw.get(key)) == {"schema": 1, "node": "jp000001"}
+    assert 50_000 < raw.pttl(key) <= 60_000
+    assert await registry.pin_session("bob", "s1", "jp000002", 600) == "jp000001"
+    assert raw.pttl(key) <= 60_000, "somebody else's session lives no longer for being asked about"
+    assert await registry.pin_session("bob", "s1", "jp000001", 600) == "jp000001"
+    assert raw.pttl(key) > 500_000
+    assert await registry.pin_session("eve", "s1", "jp000002", 60) == "jp000002"
+    assert await registry.pin_session("", "s1", "us000001", 60) == "us000001"
+
+
+async def test_a_session_moves_only_from_where_it_is(registry: Registry, raw: Any) -> None:
+    await registry.pin_session("bob", "s1", "jp000001", 60)
+    assert await registry.pin_session("bob", "s1", "jp000003", 60, replaces="jp000002") == "jp000001"
+    assert await registry.pin_session("bob", "s1", "jp000002", 60, replaces="jp000001") == "jp000002"
+    assert await registry.pin_session("bob", "s1", "jp000003", 60, replaces="jp000001") == "jp000002"
+    assert json.loads(raw.get(PREFIX + "session:bob:s1"))["node"] == "jp000002"
+
+
+async def test_of_many_gateways_one_places_a_session(registry: Registry) -> None:
+    placed = await asyncio.gather(*(registry.pin_session("bob", "s", f"jp{n:06x}", 60) for n in range(32)))
+    assert len(set(placed)) == 1
+
+
+async def test_a_session_expires(registry: Registry) -> None:
+    await registry.pin_session("bob", "s1", "jp000001", 0.05)
+    async with asyncio.timeout(5):
+        while await registry.pin_session("bob", "s1", "jp000002", 60) == "jp000001":
+            await asyncio.sleep(0.01)
+
+
+async def test_a_session_record_of_a_newer_schema_stays(registry: Registry, raw: Any) -> None:
+    newer = '{"schema":2,"nodes":["jp000001"]}'
+    raw.set(PREFIX + "session:bob:s1", newer)
+    assert await registry.pin_session("bob", "s1", "jp000002", 60, replaces="jp000001") == "jp000002"
+    assert raw.get(PREFIX + "session:bob:s1") == newer

@@ -51,6 +51,7 @@ WRITES: dict[str, Call] = {
     "acquire": lambda r: r.acquire("scorer", "a", 3),
     "release": lambda r: r.release("scorer", "a"),
     "publish": lambda r: r.publish("x", "y"),
+    "pin_session": lambda r: r.pin_session("bob", "s1", "jp3f9a1c", 60),
 }
 CALLS = READS | WRITES
 # What remains of a write when memory is full or the server is a replica.

@@ -1,167 +1,84 @@
 """Any bytes, cut anywhere, mean the same: no parser takes one read for one message, or keeps more than it may."""
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.wire import http_head, proxy_protocol, sniff, socks
-from gateway.wire.base import WireError
-from gateway.wire.sniff import PROXY_V2_SIGNATURE
+from gateway.wire import http_head, proxy_protocol, socks4
 from health.reasons import Reason
+from tests.gateway.wire.parsers import GET, MORE, PARSERS, V2, Refusal
 
-HEAD = b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nX: y\r\n\r\nbody"
-GREETING = b"\x05\x02\x00\x02"
-LOGIN = b"\x01\x05alice\x06secret"
-REQUEST = b"\x05\x01\x00\x03\x0bexample.org\x01\xbb"
-V1 = b"PROXY TCP4 198.18.0.7 198.18.0.1 40000 10392\r\n"
-V2 = (
-    PROXY_V2_SIGNATURE
-    + b"\x21\x11\x00\x17"
-    + b"\xc6\x12\x00\x07\xc6\x12\x00\x01\x9c\x40\x28\x98"
-    + b"\x02\x00\x08ab.cd.ef"
-)
-
-SEEDS = (
-    HEAD,
-    b"\r\n" + HEAD,
-    GREETING + LOGIN + REQUEST + b"early",
-    b"\x05\x01\x00" + REQUEST,
-    V1 + HEAD,
-    V2 + GREETING,
-)
+SEEDS = [seed for parser in PARSERS.values() for seed in parser.seeds]
+WORDS = [b"\r", b"\n", b"\r\n", b" ", b":", b"a", b"-", b".", b"GET", b"HTTP/1.1", b"0", b"\x00", b"\x05", b"PROXY "]
 
 cuts = st.lists(st.integers(0, 400), max_size=12)
-any_bytes = st.binary(max_size=300)
-lines = st.lists(
-    st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b":", b"a", b"GET", b"HTTP/1.1", b"\x00", b"PROXY "]), max_size=40
-)
 
 
 @st.composite
-def damaged(draw: st.DrawFn) -> bytes:
+def damaged(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
     """A good conversation with a few bytes replaced, inserted or removed."""
-    data = bytearray(draw(st.sampled_from(SEEDS)))
+    data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
         data[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
     return bytes(data)
 
 
-conversations = damaged() | any_bytes | lines.map(b"".join)
+def conversations(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
+    return (
+        damaged(seeds)
+        | st.sampled_from(SEEDS)
+        | st.binary(max_size=300)
+        | st.lists(st.sampled_from(WORDS), max_size=40).map(b"".join)
+    )
 
 
-def pieces(data: bytes, where: list[int]) -> Iterator[bytes]:
-    edges = sorted({0, len(data), *(at for at in where if at < len(data))})
-    for first, last in pairwise(edges):
-        yield data[first:last]
+@pytest.mark.parametrize("name", PARSERS)
+def test_cuts_change_nothing(name: str) -> None:
+    parser = PARSERS[name]
+
+    @settings(deadline=None, max_examples=300)
+    @given(conversations(parser.seeds), cuts)
+    @example(GET + b"\r\n", [31, 32, 33, 34])
+    @example(b"PROXY UNKNOWN x\r\r\n", [16])
+    def check(data: bytes, where: list[int]) -> None:
+        whole = parser.run(data, [])
+        assert parser.run(data, where) == whole
+        assert parser.run(data, range(len(data))) == whole
+
+    check()
 
 
-def refusal(error: WireError) -> tuple[Reason, str, bytes]:
-    return error.reason, error.detail, error.reply
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_seeds_are_good_conversations(name: str) -> None:
+    """Or fuzzing would start from refusals. (Some show what an upstream or a target refuses.)"""
+    good = [seed for seed in PARSERS[name].seeds if not refused(PARSERS[name].run(seed, []))]
+    assert len(good) >= (len(PARSERS[name].seeds) + 1) // 2
 
 
-def grow(parse: Callable[[bytes], object], data: bytes, where: list[int]) -> object:
-    """The first answer that is not "more", with the bytes growing piece by piece."""
-    seen = b""
-    for piece in pieces(data, where):
-        seen += piece
-        try:
-            result = parse(seen)
-        except WireError as error:
-            return refusal(error)
-        if result is not None:
-            return result
-    return None
+def refused(outcome: object) -> bool:
+    parts = outcome if isinstance(outcome, tuple | list) else [outcome]
+    return isinstance(outcome, Refusal) or any(isinstance(part, Refusal) for part in parts) or outcome == MORE
 
 
-def drip(data: bytes, where: list[int]) -> object:
-    """`parse_head` as a session calls it: what was seen is not scanned again."""
-    seen, scanned = bytearray(), 0
-    for piece in pieces(data, where):
-        seen += piece
-        try:
-            head = http_head.parse_head(seen, scanned)
-        except WireError as error:
-            return refusal(error)
-        if head is not None:
-            return head
-        scanned = len(seen)
-    return None
+ENDLESS = b"A" * 200_000
 
 
-def shake(data: bytes, where: list[int], auth_required: bool) -> tuple[list[object], bytes]:
-    handshake = socks.Socks5Handshake(auth_required)
-    events: list[object] = []
-    given = list(pieces(data, where))
-    for number, piece in enumerate(given):
-        handshake.receive(piece)
-        while True:
-            try:
-                event = handshake.next_event()
-            except WireError as error:
-                return [*events, refusal(error)], b""
-            if isinstance(event, socks.NeedData):
-                assert len(handshake.leftover) <= 512
-                break
-            events.append(event)
-            if isinstance(event, socks.Credentials):
-                handshake.auth_result(True)
-            if isinstance(event, socks.Request):
-                return events, handshake.leftover + b"".join(given[number + 1 :])
-    return events, handshake.leftover
-
-
-@settings(deadline=None, max_examples=300)
-@given(conversations, cuts)
-def test_sniffing(data: bytes, where: list[int]) -> None:
-    whole = sniff.sniff(data)
-    assert grow(sniff.sniff, data, where) == whole
-    assert whole is not None or len(data) < len(PROXY_V2_SIGNATURE)
-
-
-@settings(deadline=None, max_examples=500)
-@given(conversations, cuts)
-@example(b"PROXY UNKNOWN x\r\r\n", [16])
-def test_proxy_headers(data: bytes, where: list[int]) -> None:
-    assert grow(proxy_protocol.parse, data, where) == grow(proxy_protocol.parse, data, [])
-
-
-@settings(deadline=None, max_examples=500)
-@given(conversations, cuts)
-@example(HEAD, [31, 32, 33, 34])
-def test_http_heads(data: bytes, where: list[int]) -> None:
-    whole = grow(http_head.parse_head, data, [])
-    assert grow(http_head.parse_head, data, where) == whole
-    assert drip(data, where) == whole
-    assert drip(data, list(range(len(data)))) == whole
-
-
-@settings(deadline=None, max_examples=500)
-@given(conversations, cuts, st.booleans())
-def test_socks_handshakes(data: bytes, where: list[int], auth_required: bool) -> None:
-    assert shake(data, where, auth_required) == shake(data, [], auth_required)
-    assert shake(data, list(range(len(data))), auth_required) == shake(data, [], auth_required)
-
-
-def test_the_seeds_are_good_conversations() -> None:
-    assert isinstance(grow(http_head.parse_head, HEAD, []), http_head.Head)
-    assert grow(proxy_protocol.parse, V1, []) is not None
-    assert isinstance(grow(proxy_protocol.parse, V2, []), tuple)
-    events, leftover = shake(GREETING + LOGIN + REQUEST + b"early", [], True)
-    assert isinstance(events[-1], socks.Request)
-    assert leftover == b"early"
-
-
-def test_garbage_without_end_is_refused_within_bounds() -> None:
-    """What each parser takes before it gives up: 64 KiB of a head, 107 bytes and 4112 of a PROXY header."""
-    endless = b"A" * 100_000
-    assert drip(b"GET http://" + endless, list(range(0, 100_000, 1000))) == refusal_of_head()
-    for start, limit in ((b"PROXY UNKNOWN ", proxy_protocol.MAX_V1), (V2[:14] + b"\xff\xff", 16)):
-        data = (start + endless)[:limit]
-        assert isinstance(grow(proxy_protocol.parse, data, list(range(limit))), tuple)
-
-
-def refusal_of_head() -> tuple[Reason, str, bytes]:
-    return Reason.TOO_LARGE, f"the request head is larger than {http_head.MAX_HEAD} bytes", b""
+@pytest.mark.parametrize(
+    ("name", "start", "limit", "reason"),
+    [
+        ("http_request", b"GET http://", http_head.MAX_HEAD, Reason.TOO_LARGE),
+        ("http_answer", b"HTTP/1.1 200 OK\r\nX: ", http_head.MAX_HEAD, Reason.TARGET_PROTOCOL),
+        ("upstream_http", b"HTTP/1.1 200 OK\r\nX: ", 16384, Reason.NODE_DIAL),
+        ("proxy_protocol", b"PROXY UNKNOWN ", proxy_protocol.MAX_V1, Reason.PROXY_HEADER),
+        ("proxy_protocol", V2[:14] + b"\xff\xff", 16, Reason.PROXY_HEADER),
+        ("socks4", b"\x04\x01\x00\x50\xc6\x12\x00\x01", 8 + socks4.MAX_USER_ID + 1, Reason.TOO_LARGE),
+        ("socks4", b"\x04\x01\x00\x50\x00\x00\x00\x01u\x00", 10 + 256, Reason.TOO_LARGE),
+    ],
+)
+def test_what_never_ends_is_refused_within_bounds(name: str, start: bytes, limit: int, reason: Reason) -> None:
+    data = (start + ENDLESS)[: limit + 1]
+    outcome = PARSERS[name].run(data, range(0, limit, 1 if limit < 1000 else 1000))
+    found = outcome if isinstance(outcome, Refusal) else outcome[1]  # type: ignore[index]
+    assert isinstance(found, Refusal)
+    assert found.reason == reason

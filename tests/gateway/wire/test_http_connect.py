@@ -116,6 +116,7 @@ def test_connect_has_no_body(field: bytes) -> None:
     [
         (b"http://example.org/a?b=c", Target("example.org", 80), b"/a?b=c", b"example.org"),
         (b"http://example.org", Target("example.org", 80), b"/", b"example.org"),
+        (b"ws://example.org/chat", Target("example.org", 80), b"/chat", b"example.org"),
         (b"HTTP://EXAMPLE.org?x", Target("example.org", 80), b"/?x", b"example.org"),
         (b"http://example.org:8080//x/../y", Target("example.org", 8080), b"//x/../y", b"example.org:8080"),
         (b"http://example.org:/", Target("example.org", 80), b"/", b"example.org"),
@@ -165,9 +166,17 @@ def test_any_other_target_is_refused(url: bytes) -> None:
     assert caught.value.reason is Reason.BAD_REQUEST
 
 
-def test_https_urls_go_through_connect() -> None:
+def test_a_password_in_the_url_is_not_shown() -> None:
+    for head in (get(b"http://user:geheim@example.org/"), connect(b"user:geheim@example.org:80")):
+        with pytest.raises(WireError) as caught:
+            connect_target(head) if head.method == b"CONNECT" else absolute_target(head)
+        assert "geheim" not in caught.value.detail
+
+
+@pytest.mark.parametrize("scheme", [b"https", b"wss"])
+def test_encrypted_urls_go_through_connect(scheme: bytes) -> None:
     with pytest.raises(WireError) as caught:
-        absolute_target(get(b"https://example.org/"))
+        absolute_target(get(scheme + b"://example.org/"))
     assert caught.value.reason is Reason.NOT_IMPLEMENTED
     assert "CONNECT" in caught.value.detail
 

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.wire.base import WireError
-from gateway.wire.http_head import MAX_FIELDS, MAX_HEAD, parse_head
+from gateway.wire.http_head import MAX_FIELDS, MAX_HEAD, parse_answer, parse_head, parse_trailers
 from health.reasons import Reason
 
 REQUEST = b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\nX-Empty:\r\nX-Space: \t a b \t\r\n\r\n"
@@ -140,3 +140,67 @@ def test_no_field_is_in_the_text_form() -> None:
     head = parse_head(b"GET http://example.org/?key=1 HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n")
     assert "c2VjcmV0" not in repr(head)
     assert "key=1" not in repr(head)
+
+
+ANSWER = b"HTTP/1.1 200 Very OK\r\nContent-Length: 2\r\nX : a\r\n\r\n"
+
+
+def test_an_answer_and_what_follows_it() -> None:
+    answer = parse_answer(ANSWER + b"ok\n\0")
+    assert answer is not None
+    assert (answer.status, answer.phrase, answer.version) == (200, b"Very OK", b"1.1")
+    assert answer.headers == [(b"content-length", b"2"), (b"x", b"a")]  # the space before the colon is removed
+    assert answer.names == (b"Content-Length", b"X")
+    assert answer.consumed == len(ANSWER)
+    assert answer.values(b"x") == [b"a"]
+    assert all(parse_answer(ANSWER[:length]) is None for length in range(len(ANSWER)))
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "version"),
+    [
+        (b"HTTP/1.1 200 ", 200, b"1.1"),
+        (b"HTTP/1.1 200", 200, b"1.1"),
+        (b"HTTP/1.0 404 Nicht gefunden \xfc", 404, b"1.0"),
+        (b"HTTP/1.1 999 Request denied", 999, b"1.1"),
+        (b"HTTP/1.7 100 Continue", 100, b"1.1"),
+    ],
+)
+def test_status_lines(line: bytes, status: int, version: bytes) -> None:
+    answer = parse_answer(line + b"\r\n\r\n")
+    assert answer is not None
+    assert (answer.status, answer.version) == (status, version)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n" + ANSWER,
+        b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1  200 OK\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"http/1.1 200 OK\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\n",
+        b"HTTP/1.1 200 OK\r\nX: a\rb",
+        b"HTTP/1.1 200 OK\r\nX: a\0",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * (MAX_FIELDS + 1) + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD,
+    ],
+)
+def test_a_malformed_answer(data: bytes) -> None:
+    with pytest.raises(WireError) as caught:
+        parse_answer(data)
+    assert caught.value.reason is Reason.TARGET_PROTOCOL
+
+
+def test_trailers() -> None:
+    assert parse_trailers(b"X-Sum: 1\r\ny:\t2 ") == [(b"X-Sum", b"1"), (b"y", b"2")]
+    for wrong in (b"X", b"X : a", b" X: a", b"X: a\r\n b", b"X: a\nb: c", b"X: \0", b"X: a\r\n" * MAX_FIELDS + b"X: a"):
+        with pytest.raises(WireError):
+            parse_trailers(wrong)

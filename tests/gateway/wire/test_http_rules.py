@@ -1,8 +1,18 @@
 import pytest
 
 from gateway.wire.base import WireError
-from gateway.wire.http_head import Head, parse_head
-from gateway.wire.http_rules import check_framing, forward_headers, response_headers
+from gateway.wire.http_head import Answer, Head, parse_answer, parse_head
+from gateway.wire.http_rules import (
+    agrees_to_websocket,
+    check_framing,
+    check_loop,
+    forward_headers,
+    forward_trailers,
+    hops_left,
+    response_headers,
+    wants_websocket,
+    write_head,
+)
 from health.reasons import Reason
 
 
@@ -125,20 +135,28 @@ def test_via_grows_by_one() -> None:
     assert forward_headers(head, b"x")[-1] == (b"Via", b"1.1 a, 1.0 b, 1.1 c, 1.0 vpnexit")
 
 
+def answer(*fields: bytes, status: bytes = b"200") -> Answer:
+    parsed = parse_answer(b"\r\n".join((b"HTTP/1.1 " + status + b" X", *fields, b"", b"")))
+    assert parsed is not None
+    return parsed
+
+
 def test_response_headers() -> None:
-    fields = [
-        (b"Date", b"today"),
-        (b"Connection", b"X-Hop, keep-alive, Content-Length"),
-        (b"X-Hop", b"1"),
-        (b"Keep-Alive", b"timeout=5"),
-        (b"Proxy-Authenticate", b"Basic"),
-        (b"Proxy-Status", b"origin"),
-        (b"Upgrade", b"h2c"),
-        (b"Set-Cookie", b"a=b"),
-        (b"Set-Cookie", b"c=d"),
-        (b"Content-Length", b"3"),
-    ]
-    assert response_headers(fields, b"1.1") == [
+    fields = (
+        b"Date: today",
+        b"Connection: X-Hop, keep-alive, Content-Length",
+        b"X-Hop: 1",
+        b"Keep-Alive: timeout=5",
+        b"Proxy-Authenticate: Basic",
+        b"Proxy-Status: origin",
+        b"Upgrade: h2c",
+        b"X-Exit-Node: forged",
+        b"Set-Cookie: a=b",
+        b"Set-Cookie: c=d",
+        b"Content-Length: 3",
+        b"Content-Length: 3",
+    )
+    assert response_headers(answer(*fields)) == [
         (b"Date", b"today"),
         (b"Proxy-Status", b"origin"),
         (b"Set-Cookie", b"a=b"),
@@ -146,3 +164,104 @@ def test_response_headers() -> None:
         (b"Content-Length", b"3"),
         (b"Via", b"1.1 vpnexit"),
     ]
+
+
+@pytest.mark.parametrize(("status", "length"), [(b"103", False), (b"204", False), (b"304", True), (b"200", True)])
+def test_where_an_answer_may_have_a_length(status: bytes, length: bool) -> None:
+    fields = response_headers(answer(b"Content-Length: 3", status=status))
+    assert ((b"Content-Length", b"3") in fields) == length
+
+
+def test_transfer_encoding_is_left_to_who_sends_the_body() -> None:
+    assert response_headers(answer(b"Transfer-Encoding: chunked")) == [(b"Via", b"1.1 vpnexit")]
+
+
+WEBSOCKET = (b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket")
+
+
+def get(*fields: bytes, method: bytes = b"GET", version: bytes = b"1.1") -> Head:
+    head = parse_head(b"\r\n".join((method + b" http://a/ HTTP/" + version, b"Host: a", *fields, b"", b"")))
+    assert head is not None
+    return head
+
+
+def test_the_wish_for_a_websocket() -> None:
+    assert wants_websocket(get(*WEBSOCKET))
+    assert wants_websocket(get(*WEBSOCKET, b"Content-Length: 0"))
+    assert wants_websocket(get(b"Connection: upgrade", b"Upgrade: h2c, websocket"))
+    assert not wants_websocket(get())
+    assert not wants_websocket(get(b"Upgrade: websocket"))
+    assert not wants_websocket(get(b"Connection: upgrade"))
+    assert not wants_websocket(get(b"Connection: upgrade", b"Upgrade: h2c"))
+    assert not wants_websocket(get(b"Connection: upgrade", b"Upgrade: websocket/13"))
+    assert not wants_websocket(get(*WEBSOCKET, method=b"POST"))
+    assert not wants_websocket(get(*WEBSOCKET, version=b"1.0"))
+    assert not wants_websocket(get(*WEBSOCKET, b"Content-Length: 3"))
+    assert not wants_websocket(get(*WEBSOCKET, b"Transfer-Encoding: chunked"))
+
+
+def test_the_switch_goes_on_as_one() -> None:
+    switch = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    assert forward_headers(get(b"Connection: upgrade", b"Upgrade: h2c, websocket"), b"a", upgrade=True)[-2:] == switch
+    agreed = answer(b"Upgrade: WebSocket", b"Connection: upgrade", b"Sec-WebSocket-Accept: x", status=b"101")
+    assert agrees_to_websocket(agreed)
+    assert response_headers(agreed, upgrade=True) == [
+        (b"Sec-WebSocket-Accept", b"x"),
+        (b"Via", b"1.1 vpnexit"),
+        *switch,
+    ]
+    assert not agrees_to_websocket(answer(b"Upgrade: h2c", status=b"101"))
+    assert not agrees_to_websocket(answer(status=b"101"))
+
+
+def test_max_forwards() -> None:
+    for method in (b"TRACE", b"OPTIONS"):
+        head = get(b"max-forwards: 7", method=method)
+        assert hops_left(head) == 7
+        assert (b"max-forwards", b"6") in forward_headers(head, b"a")
+        assert hops_left(get(method=method)) is None
+    head = get(b"Max-Forwards: 0")
+    assert hops_left(head) is None
+    assert (b"Max-Forwards", b"0") in forward_headers(head, b"a")
+
+
+@pytest.mark.parametrize("fields", [(b"-1",), (b"",), (b"1, 2",), (b"1", b"1"), (b"9" * 10,)])
+def test_max_forwards_is_one_number(fields: tuple[bytes, ...]) -> None:
+    with pytest.raises(WireError):
+        hops_left(get(*(b"Max-Forwards: " + value for value in fields), method=b"TRACE"))
+
+
+@pytest.mark.parametrize("field", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+def test_trace_has_no_body(field: bytes) -> None:
+    with pytest.raises(WireError):
+        check_framing(get(field, method=b"TRACE"))
+    check_framing(get(b"Content-Length: 0", method=b"TRACE"))
+
+
+def test_a_request_that_comes_round_again() -> None:
+    check_loop(get(b"Via: 1.1 vpnexit, 1.1 squid", b"Via: 1.1 vpnexit"))
+    check_loop(get(*[b"Via: 1.1 other (vpnexit), vpnexit, , 1.1"] * 9))
+    with pytest.raises(WireError) as caught:
+        check_loop(get(b"Via: 1.1 vpnexit, 1.1 squid, 1.0 VPNEXIT (a b)", b"Via: HTTP/1.1 vpnexit"))
+    assert caught.value.reason is Reason.LOOP
+
+
+def test_expect_of_http_1_0_stays_here() -> None:
+    assert (b"Expect", b"100-continue") in forward_headers(get(b"Expect: 100-continue"), b"a")
+    assert forward_headers(get(b"Expect: 100-continue", version=b"1.0"), b"a") == [
+        (b"Host", b"a"),
+        (b"Via", b"1.0 vpnexit"),
+    ]
+
+
+def test_trailers_that_may_go_on() -> None:
+    kept = [(b"X-Sum", b"1"), (b"Digest", b"2")]
+    dropped = [
+        (name, b"x")
+        for name in (b"Content-Length", b"Host", b"AUTHORIZATION", b"Set-Cookie", b"Connection", b"Proxy-Status", b"TE")
+    ]
+    assert forward_trailers([kept[0], *dropped, kept[1]]) == kept
+
+
+def test_a_head_is_written() -> None:
+    assert write_head(b"GET / HTTP/1.1", [(b"Host", b"a"), (b"X", b"")]) == b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"

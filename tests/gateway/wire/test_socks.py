@@ -4,7 +4,6 @@ import pytest
 
 from gateway.wire.base import Target, WireError
 from gateway.wire.socks import (
-    SOCKS4_REFUSED,
     Command,
     Credentials,
     Event,
@@ -137,7 +136,6 @@ def test_a_wrong_version_closes_without_a_word(data: bytes) -> None:
         (request(2, b"\x04abcd"), Reason.ADDRESS_UNSUPPORTED, 8),
         (request(0, b""), Reason.ADDRESS_UNSUPPORTED, 8),
         (named(b"example.org", command=2), Reason.COMMAND_UNSUPPORTED, 7),  # BIND
-        (named(b"example.org", command=3), Reason.COMMAND_UNSUPPORTED, 7),  # UDP ASSOCIATE
         (named(b"example.org", command=99), Reason.COMMAND_UNSUPPORTED, 7),
         (named(b"example.org", command=0), Reason.COMMAND_UNSUPPORTED, 7),
         (named(b"example.org", port=0), Reason.BAD_REQUEST, 1),
@@ -158,6 +156,26 @@ def test_a_wrong_version_closes_without_a_word(data: bytes) -> None:
 def test_a_bad_request_gets_one_reply(data: bytes, reason: Reason, code: int) -> None:
     error = refusal(GREETING + data)
     assert (error.reason, error.reply) == (reason, bytes([5, code, 0, 1]) + bytes(6))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (request(1, bytes(4), port=0, command=3), Target("0.0.0.0", 0, ip_address("0.0.0.0"))),
+        (request(1, b"\xc6\x12\x00\x07", port=40000, command=3), Target("198.18.0.7", 40000, ip_address("198.18.0.7"))),
+        (request(4, bytes(16), port=0, command=3), Target("::", 0, ip_address("::"))),
+        (named(b"client.example", port=0, command=3), Target("client.example", 0)),
+    ],
+)
+@pytest.mark.parametrize("piece", [0, 1])
+def test_an_association_names_where_its_datagrams_come_from(data: bytes, expected: Target, piece: int) -> None:
+    events, _ = play(GREETING + data, piece=piece)
+    assert events[-1] == Request(Command.UDP_ASSOCIATE, expected)
+
+
+def test_an_association_from_a_bad_name_is_refused() -> None:
+    error = refusal(GREETING + named(b"127.1", port=0, command=3))
+    assert (error.reason, error.reply[1]) == (Reason.BAD_REQUEST, 1)
 
 
 def test_the_longest_name_works() -> None:
@@ -203,7 +221,6 @@ def test_replies() -> None:
     assert reply(0) == b"\x05\x00\x00\x01" + bytes(6)
     assert reply(0, ip_address("198.18.0.7"), 40000) == b"\x05\x00\x00\x01\xc6\x12\x00\x07\x9c\x40"
     assert reply(0, ip_address("2001:2::7"), 1) == b"\x05\x00\x00\x04" + ip_address("2001:2::7").packed + b"\x00\x01"
-    assert SOCKS4_REFUSED == b"\x00\x5b\x00\x00\x00\x00\x00\x00"
 
 
 @pytest.mark.parametrize(

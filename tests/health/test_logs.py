@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 import structlog
 
-from deploy import logs
+from health import logs
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,24 @@ the same. Called once, by whoever starts a process.
 
 import logging
 import sys
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import structlog
 
 
-def configure(level: str = "info", stream: TextIO | None = None) -> None:
+class Stream(Protocol):
+    """Where lines go: the part of a text stream that loggers use."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool: ...
+
+
+def configure(level: str = "info", stream: Stream | None = None) -> None:
     """Send all logs of `level` (debug, info, warning, error) and above to `stream`, by default stderr."""
-    out = stream if stream is not None else sys.stderr
+    out: Any = stream if stream is not None else sys.stderr
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,7 +46,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
-def _renderer(out: TextIO) -> list[Any]:
+def _renderer(out: Stream) -> list[Any]:
     if out.isatty():
         return [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]

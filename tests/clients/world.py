@@ -1,0 +1,182 @@
+"""Two countries, an exit in each, sites behind them, and gateways before them: what every client test uses.
+
+`open` asks loopback clients for no password, `closed` does. `ports` leads by HAProxy to a gateway that learns from the
+PROXY header which port was dialled (10276: Germany), `tls` by HAProxy with a certificate to `closed`.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from argon2 import PasswordHasher
+
+from deploy.lab.pki import Authority
+from health.config import RedisSettings
+from health.model import User
+from health.registry import Registry
+from tests.gateway.harness import ROOT, Exit, Gateway, curl, free_port, serve, wait_for
+
+HERE = Path(__file__).parent
+HOST = "127.0.0.1"
+NODES = {"jp": "jp000001", "de": "de000001"}
+USER = "alice"
+PASSWORD = "s3:cret@1"
+SITE = "origin.test"
+PORT_OF_DE = 10276  # 10000 and the country's ISO 3166-1 number
+
+SSHD_CONFIG = """\
+Port 22
+ListenAddress 127.0.0.1
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/client_key.pub
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+PermitRootLogin yes
+SetEnv NODE={node}
+"""
+HAPROXY_CONFIG = """\
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen tls
+    bind {host}:{tls} ssl crt {directory}/server.pem
+    server gateway {host}:{closed}
+listen ports
+    bind {host}:{ports}
+    tcp-request content set-dst-port int({country})
+    server gateway {host}:{behind} send-proxy-v2
+"""
+
+
+class World:
+    def __init__(self, directory: Path, redis_url: str) -> None:
+        self.directory, self._redis_url = directory, redis_url
+        self._stack = contextlib.ExitStack()
+        try:
+            self._make_keys()
+            self.exits = [self._exit(node) for node in NODES.values()]
+            asyncio.run(self._register())
+            self.open = self.gateway()
+            self.closed = self.gateway(require_auth=True)
+            self._behind = self.gateway(trusted_proxies=["127.0.0.0/8"])
+            self.tls_port, self.ports_port = free_port(), free_port()
+            self._haproxy()
+            for country, node in NODES.items():
+                url = self.url("http", country, self.open)
+                wait_for(lambda u=url, n=node: curl("-x", u, f"http://{SITE}/").stdout.strip() == n, what=node)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ca(self) -> str:
+        return str(self.directory / "ca.pem")
+
+    def name(self, country: str) -> str:
+        """The proxy user name that asks for `country`."""
+        return f"{USER}-country-{country}"
+
+    def url(self, scheme: str, country: str, gateway: Gateway | None = None, password: str = PASSWORD) -> str:
+        """A proxy URL with user name and password, by default of the gateway that asks for them."""
+        port = (gateway or self.closed).port
+        return f"{scheme}://{self.name(country)}:{quote(password, safe='')}@{HOST}:{port}"
+
+    def gateway(self, **settings: object) -> Gateway:
+        """One more gateway; it ends with the world, if not before."""
+        made = Gateway(self._redis_url, self.directory, **settings)
+        self._stack.callback(made.close)
+        return made
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _make_keys(self) -> None:
+        authority = Authority("client tests")
+        certificate, key = authority.issue(SITE, [HOST])
+        (self.directory / "ca.pem").write_bytes(authority.certificate)
+        (self.directory / "server.pem").write_bytes(certificate + key)
+        for name in ("host_key", "client_key"):
+            _quiet("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.directory / name)
+        host_key = (self.directory / "host_key.pub").read_text()
+        (self.directory / "known_hosts").write_text(f"{SITE} {host_key}")
+
+    def _exit(self, node: str) -> Exit:
+        home = self.directory / node
+        home.mkdir()
+        (home / "sshd_config").write_text(SSHD_CONFIG.format(directory=self.directory, node=node))
+        _make_repository(home, node)
+        made = Exit(node, home)
+        self._stack.callback(made.close)
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd(8): where it locks itself up
+        sites = subprocess.Popen(
+            ["nsenter", "-n", "-t", str(made.process.pid), sys.executable, HERE / "sites.py", node, self.directory],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self._stack.enter_context(_ended(sites))
+        assert sites.stdout is not None
+        assert sites.stdout.readline() == b"ready\n", "the sites did not start"
+        return made
+
+    async def _register(self) -> None:
+        registry = Registry.open(RedisSettings(url=self._redis_url))
+        await registry.begin_epoch()
+        hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        await registry.put_user(User(name=USER, password_hash=hasher.hash(PASSWORD)))
+        await serve(registry, *self.exits)
+        await registry.close()
+
+    def _haproxy(self) -> None:
+        config = self.directory / "haproxy.cfg"
+        config.write_text(
+            HAPROXY_CONFIG.format(
+                directory=self.directory,
+                host=HOST,
+                tls=self.tls_port,
+                closed=self.closed.port,
+                ports=self.ports_port,
+                country=PORT_OF_DE,
+                behind=self._behind.port,
+            )
+        )
+        haproxy = subprocess.Popen(["haproxy", "-q", "-db", "-f", config])
+        self._stack.enter_context(_ended(haproxy))
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(5)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _make_repository(home: Path, node: str) -> None:
+    """A bare repository that any web server can hand out, with the node's id in its one file."""
+    tree, bare = home / "tree", home / "repository.git"
+    tree.mkdir()
+    (tree / "NODE").write_text(f"{node}\n")
+    identity = ["-c", "user.name=test", "-c", "user.email=test@origin.test"]
+    _quiet("git", "init", "-q", tree)
+    _quiet("git", "-C", tree, "add", "NODE")
+    _quiet("git", "-C", tree, *identity, "commit", "-q", "-m", "Say where this is")
+    _quiet("git", "clone", "-q", "--bare", tree, bare)
+    _quiet("git", "-C", bare, "update-server-info")
+    shutil.rmtree(tree)
+
+
+def _quiet(*command: object) -> None:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=20)

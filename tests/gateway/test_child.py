@@ -1,0 +1,114 @@
+"""One worker process, with a stand-in for the worker."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.child import Child, ChildError
+from tests.gateway.stand_in_worker import install
+
+Start = Callable[..., Awaitable[Child]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    install(tmp_path, monkeypatch)
+    made: list[Child] = []
+
+    async def make(worker: object = None, *sockets: socket.socket, alone: bool = False) -> Child:
+        made.append(await Child.start(worker or {}, {str(s.fileno()): s for s in sockets}, alone=alone))
+        return made[-1]
+
+    yield make
+    for child in made:
+        child.send_signal(signal.SIGKILL)
+        await child.ended()
+
+
+async def test_it_is_told_inherits_and_answers(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = await start({}, listener, alone=True)
+        await child.until_ready()
+        assert child._state["inherited"] == [listener.getsockname()[1]]
+    assert child._state["alone"] is True
+    assert child._state["ignored"] == [signal.SIGINT, signal.SIGHUP]
+    assert child.listening
+    assert child.nodes == ["jp000001"]
+    await child.ask()
+    await child.ask()
+    assert child.gauges == {"number": 2}
+    assert child.counters == {"totals": {(): [2, 0]}}
+
+
+async def test_its_last_whole_word_counts(start: Start) -> None:
+    child = await start()
+    await child.until_ready()
+    child.send_signal(signal.SIGTERM)
+    assert await child.ended() == 0
+    assert child.counters == {"totals": {(): [1000, 0]}}
+    await child.ask()  # nobody is there: no waiting
+
+
+async def test_one_that_is_killed_leaves_what_it_said(start: Start) -> None:
+    child = await start()
+    await child.until_ready()
+    await child.ask()
+    child.send_signal(signal.SIGKILL)
+    assert await child.ended() == -signal.SIGKILL
+    assert child.counters == {"totals": {(): [1, 0]}}
+
+
+async def test_one_that_ends_at_once_is_an_error(start: Start) -> None:
+    child = await start({"exit": 3})
+    with pytest.raises(ChildError, match="exit code 3"):
+        await child.until_ready()
+
+
+async def test_not_ready_is_not_ready(start: Start) -> None:
+    child = await start({"ready": False})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(child.until_ready(), 1.0)
+    assert child.listening
+    assert not child.ready
+
+
+async def test_one_that_is_stopped_is_not_ready_after_a_while(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = await start()
+    await child.until_ready()
+    child.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(child.ask(), 0.2)
+    monkeypatch.setattr("gateway.child.SILENT_S", 0.1)
+    assert not child.ready
+
+
+async def test_it_dies_with_its_supervisor(start: Start, tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from gateway.child import Child
+async def main():
+    child = await Child.start({{}}, {{}}, alone=False)
+    await child.until_ready()
+    print(child.pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    # The real package is imported by path before the stand-in's directory is looked at.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=tmp_path, env={**os.environ}
+    )
+    assert process.stdout is not None
+    pid = int(json.loads(await process.stdout.readline()))
+    process.kill()
+    await process.wait()
+    async with asyncio.timeout(5):
+        while Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+            await asyncio.sleep(0.01)

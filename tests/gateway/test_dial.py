@@ -1,0 +1,296 @@
+"""The dial's rules: one deadline, whose fault a failure is, which node is tried next, and what the client is told."""
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from gateway.channel import Channel
+from gateway.dial import TARGET_ERRORS, Dialler
+from gateway.links import Link, LinkError
+from gateway.poller import Poller
+from gateway.upstream import UpstreamLink
+from gateway.want import Want
+from gateway.wire.base import Target, WireError
+from gateway.wire.http_reply import error_response
+from gateway.wire.socks import error_reply
+from health.agent.protocol import NOT_FOUND
+from health.agent_client import Addresses
+from health.model import Node, Pool
+from health.reasons import WIRE, Fault, Reason
+from tests.gateway.harness import free_port
+from tests.gateway.stub_fleet import StubFleet, node
+from tests.gateway.upstreams import Scripted, banner_and_echo, saying, serving
+
+JP = Want(country="jp")
+ALLOW = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+SOCKS_OK = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38"
+Make = Callable[..., Dialler]
+
+
+class OwnLink(Link):
+    """Sockets of this machine. `trouble` is raised instead; `names` is what the exit resolves, by family."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(node_id)
+        self.up = True
+        self.asked = 0
+        self.trouble: LinkError | None = None
+        self.hang = 0.0
+        self.names: dict[str, dict[str, tuple[str, ...]]] = {}
+
+    @property
+    def usable(self) -> bool:
+        return self.up
+
+    @property
+    def generation(self) -> int:
+        return 1
+
+    async def take_socket(self, family: str) -> socket.socket:
+        self.asked += 1
+        await asyncio.sleep(self.hang)
+        if self.trouble is not None:
+            raise self.trouble
+        made = socket.socket(socket.AF_INET if family == "inet" else socket.AF_INET6)
+        made.setblocking(False)
+        return made
+
+    async def _look_up(self, name: str, family: str) -> Addresses:
+        found = self.names.get(name, {}).get(family, ())
+        return Addresses(found, 60, "" if found else NOT_FOUND)
+
+
+class OwnFleet(StubFleet):
+    """Nodes of this machine, and upstream nodes; counts what it is told of them."""
+
+    def __init__(self, *records: Node | Pool) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.budget = 1000
+        super().__init__(*records)
+
+    def open_link(self, node: Node) -> Link | None:
+        return UpstreamLink(node.id, node.upstream, None) if node.upstream else OwnLink(node.id)
+
+    def own(self, node_id: str) -> OwnLink:
+        found = self.links[node_id]
+        assert isinstance(found, OwnLink)
+        return found
+
+    def failed(self, node_id: str) -> None:
+        self.told.append(("failed", node_id))
+
+    def worked(self, node_id: str) -> None:
+        self.told.append(("worked", node_id))
+
+    def may_retry(self, active: int) -> bool:
+        self.budget -= 1
+        return self.budget >= 0
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    made = Poller(asyncio.get_running_loop())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dialler(poller: Poller) -> Make:
+    return lambda fleet, timeout=5.0: Dialler(fleet, poller, ALLOW, timeout)
+
+
+def at(port: int, host: str = "127.0.0.1") -> Target:
+    return Target(host, port, ip_address(host))
+
+
+def upstream(node_id: str, talker: Scripted) -> Node:
+    return node(node_id, kind="upstream", upstream=f"socks5://{talker.place}")
+
+
+async def refusal(dialler: Dialler, target: Target, want: Want = JP) -> WireError:
+    with pytest.raises(WireError) as refused:
+        await dialler.dial(want, "u", target)
+    return refused.value
+
+
+async def test_what_the_node_could_not_do_another_one_of_the_pool_does(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"), node("us000001"))
+    fleet.own("jp000001").trouble = LinkError("the agent gave no socket")
+    async with serving(banner_and_echo) as port:
+        for _ in range(10):
+            (dialled := await dialler(fleet).dial(JP, "u", at(port))).release()
+            assert dialled.node.id == "jp000002"
+    assert fleet.own("us000001").asked == 0
+    assert fleet.own("jp000001").asked > 0
+    assert {("failed", "jp000001"), ("worked", "jp000002")} == set(fleet.told)
+
+
+async def test_never_another_country_when_all_of_the_pool_failed(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"), node("us000001"))
+    for node_id in ("jp000001", "jp000002"):
+        fleet.own(node_id).trouble = LinkError("the agent gave no socket")
+    error = await refusal(dialler(fleet), at(free_port()))
+    assert (error.reason, WIRE[error.reason].fault) == (Reason.NODE_DIAL, Fault.NODE)
+    assert "the agent gave no socket" in error.detail
+    assert [fleet.own(i).asked for i in ("jp000001", "jp000002", "us000001")] == [1, 1, 0]
+
+
+async def test_a_pool_that_went_down_meanwhile_has_no_node(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"))
+    link = fleet.own("jp000001")
+    link.trouble, link.hang = LinkError("the agent is gone"), 0.1
+    asyncio.get_running_loop().call_later(0.05, setattr, link, "up", False)
+    assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.NO_NODE
+
+
+async def test_what_the_target_refused_is_not_tried_again(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    error = await refusal(dialler(fleet), at(free_port()))
+    assert error.reason is Reason.REFUSED
+    assert sum(fleet.own(i).asked for i in ("jp000001", "jp000002")) == 1
+    assert ("failed", "jp000001") not in fleet.told
+    assert ("failed", "jp000002") not in fleet.told
+
+
+async def test_without_budget_nothing_is_tried_again(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.budget = 0
+    for node_id in ("jp000001", "jp000002"):
+        fleet.own(node_id).trouble = LinkError("the agent gave no socket")
+    assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.NODE_DIAL
+    assert sum(fleet.own(i).asked for i in ("jp000001", "jp000002")) == 1
+
+
+async def test_one_deadline_for_all_tries(dialler: Make) -> None:
+    silent = [Scripted(saying(b"\x05\x00", b"", then_close=False)) for _ in range(4)]
+    async with silent[0](), silent[1](), silent[2](), silent[3]():
+        fleet = OwnFleet(*(upstream(f"jp00000{number}", one) for number, one in enumerate(silent)))
+        began = time.monotonic()
+        error = await refusal(dialler(fleet, 1.0), Target("slow.test", 80))
+        took = time.monotonic() - began
+        assert error.reason is Reason.TARGET_TIMEOUT
+        assert 0.9 < took < 2
+        assert sum(bool(one.seen) for one in silent) >= 2  # the first one did not use up the time of all
+        assert fleet.told == []  # all of them say nothing: that may well be the target
+        await fleet.close()
+
+
+async def test_the_deadline_holds_for_other_nodes_too(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"))
+    fleet.own("jp000001").hang = 30
+    began = time.monotonic()
+    assert (await refusal(dialler(fleet, 0.3), at(free_port()))).reason is Reason.TARGET_TIMEOUT
+    assert time.monotonic() - began < 1
+
+
+async def test_an_upstream_is_blamed_once_another_node_reached_the_target(dialler: Make) -> None:
+    broken, good = Scripted(saying(b"\x05\x00", b"\x05\x01")), Scripted(saying(b"\x05\x00", SOCKS_OK, then_close=False))
+    async with broken(), good():
+        fleet = OwnFleet(upstream("jp000001", broken), upstream("jp000002", good))
+        while not broken.seen:
+            (dialled := await dialler(fleet).dial(JP, "u", Target("origin.test", 80))).release()
+            assert dialled.node.id == "jp000002"
+        assert fleet.told.count(("failed", "jp000001")) == len(broken.seen)
+        await fleet.close()
+
+
+async def test_upstreams_that_all_fail_on_a_target_are_not_blamed(dialler: Make) -> None:
+    broken = [Scripted(saying(b"\x05\x00", b"\x05\x01")) for _ in range(2)]
+    async with broken[0](), broken[1]():
+        fleet = OwnFleet(*(upstream(f"jp00000{number}", one) for number, one in enumerate(broken)))
+        assert (await refusal(dialler(fleet), Target("nothing.test", 80))).reason is Reason.NODE_DIAL
+        assert [len(one.seen) for one in broken] == [1, 1]
+        assert fleet.told == []
+        await fleet.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "reply", "status"),
+    [
+        (errno.ECONNREFUSED, Reason.REFUSED, 5, 502),
+        (errno.ECONNRESET, Reason.REFUSED, 5, 502),
+        (errno.ETIMEDOUT, Reason.TARGET_TIMEOUT, 6, 504),
+        (errno.EHOSTUNREACH, Reason.HOST_UNREACHABLE, 4, 502),
+        (errno.ENETUNREACH, Reason.NETWORK_UNREACHABLE, 3, 502),
+        (errno.EADDRNOTAVAIL, Reason.NODE_DIAL, 1, 502),
+        (errno.EPERM, Reason.NODE_DIAL, 1, 502),
+        (errno.EIO, Reason.NODE_DIAL, 1, 502),
+    ],
+)
+@pytest.mark.parametrize("told_by_the_network", [True, False])
+async def test_errno(
+    code: int,
+    reason: Reason,
+    reply: int,
+    status: int,
+    told_by_the_network: bool,
+    dialler: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connect(channel: Channel, address: tuple[str, int]) -> tuple[int, bool]:
+        return code, told_by_the_network
+
+    monkeypatch.setattr(Channel, "connect", connect)
+    error = await refusal(dialler(OwnFleet(node("jp000001"))), at(80))
+    if not told_by_the_network:  # no route, no port left: nobody but the node was asked
+        reason, reply, status = Reason.NODE_DIAL, 1, 502
+    assert error.reason is reason
+    assert error_reply(error.reason)[1] == reply
+    assert error_response(error.reason).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_every_errno_of_the_target_is_the_targets() -> None:
+    assert {WIRE[reason].fault for reason in TARGET_ERRORS.values()} == {Fault.TARGET}
+
+
+async def test_an_error_on_a_tunnel_that_went_down_is_the_nodes(dialler: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = OwnFleet(node("jp000001"))
+
+    async def connect(channel: Channel, address: tuple[str, int]) -> tuple[int, bool]:
+        fleet.own("jp000001").up = False
+        return errno.ECONNREFUSED, True
+
+    monkeypatch.setattr(Channel, "connect", connect)
+    assert (await refusal(dialler(fleet), at(80))).reason is Reason.NO_NODE
+
+
+@pytest.mark.parametrize(
+    ("target", "reason", "reply", "status", "told"),
+    [
+        (Target("nothing.test", 80), Reason.NAME_NOT_FOUND, 4, 502, b"dns_error"),
+        (Target("six.test", 80), Reason.NAME_NOT_FOUND, 4, 502, b"dns_error"),
+        (at(80, "::1"), Reason.ADDRESS_UNSUPPORTED, 8, 400, b"http_request_error"),
+        (at(80, "10.0.0.1"), Reason.TARGET_FORBIDDEN, 2, 403, b"destination_ip_prohibited"),
+        (Target("mixed.test", 80), Reason.TARGET_FORBIDDEN, 2, 403, b"destination_ip_prohibited"),
+    ],
+)
+async def test_what_an_exit_without_ipv6_answers(
+    target: Target, reason: Reason, reply: int, status: int, told: bytes, dialler: Make
+) -> None:
+    fleet = OwnFleet(node("jp000001"))
+    fleet.own("jp000001").names = {
+        "six.test": {"inet6": ("::1",)},
+        "mixed.test": {"inet": ("127.0.0.1", "10.0.0.1")},
+    }
+    error = await refusal(dialler(fleet), target)
+    assert error.reason is reason
+    assert error_reply(reason)[1] == reply
+    answer = error_response(reason, error.detail)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nProxy-Status: vpnexit; error=" + told + b"; details=" in answer
+    assert fleet.own("jp000001").asked == 0
+
+
+async def test_no_node_is_said_without_a_dial(dialler: Make) -> None:
+    fleet = OwnFleet(node("us000001"))
+    error = await refusal(dialler(fleet), at(80))
+    assert (error.reason, WIRE[error.reason].fault) == (Reason.NO_NODE, Fault.NO_NODE)
+    assert b"Proxy-Status: vpnexit; error=destination_unavailable; details=" in error_response(
+        error.reason, error.detail
+    )
+    assert fleet.own("us000001").asked == 0

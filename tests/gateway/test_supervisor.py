@@ -1,0 +1,337 @@
+"""A whole gateway, supervisor and real workers: starts anew, loses workers, drains, and keeps its numbers meanwhile."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from health.registry import Registry
+from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
+
+Exits = Callable[[str], Exit]
+Gateways = Callable[..., Gateway]
+ECHO = b"CONNECT 127.0.0.1:7 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def number(gateway: Gateway, name: str, **labels: str) -> float:
+    """The sum of all series of `name` that have `labels`."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(gateway.metrics())
+        for sample in family.samples
+        if sample.name == f"vpnexit_gateway_{name}" and labels.items() <= sample.labels.items()
+    )
+
+
+def said(gateway: Gateway, event: str) -> list[dict[str, object]]:
+    whole = gateway.log.read_text().rpartition("\n")[0]
+    lines = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
+    return [line for line in lines if line["event"] == event]
+
+
+def echo(gateway: Gateway, word: bytes = b"abc") -> bytes:
+    """One tunnel to an exit's echo service and back, to its end."""
+    with gateway.connect() as sock:
+        sock.sendall(ECHO)
+        sock.sendall(word)
+        sock.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def tunnel(gateway: Gateway) -> socket.socket:
+    sock = gateway.connect()
+    sock.sendall(ECHO)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    assert b" 200 " in head
+    return sock
+
+
+class Load:
+    """Connections one after the other, by several clients, until the end of the block; what went wrong is in `bad`."""
+
+    def __init__(self, gateway: Gateway, clients: int = 8) -> None:
+        self.bad: Counter[str] = Counter()
+        self.good = 0
+        self._gateway = gateway
+        self._clients = clients
+        self._stop = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Load":
+        self._tasks = [asyncio.create_task(self._client()) for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+
+    async def _client(self) -> None:
+        while not self._stop:
+            try:
+                async with asyncio.timeout(20):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self._gateway.port)
+                    writer.write(ECHO + b"abc")
+                    writer.write_eof()
+                    answer = await reader.read()
+                    writer.close()
+            except (OSError, TimeoutError) as error:
+                self.bad[repr(error)] += 1
+                continue
+            if b" 200 " in answer and answer.endswith(b"abcbye"):
+                self.good += 1
+            else:
+                self.bad[repr(answer[:80])] += 1
+
+
+async def up(registry: Registry, gateway: Gateway, exit_: Exit) -> None:
+    await serve(registry, exit_)
+    await asyncio.to_thread(wait_for, lambda: echo(gateway).endswith(b"abcbye"), what="serving")
+
+
+async def until(condition: Callable[[], object], seconds: float = 60, what: str = "condition") -> None:
+    await asyncio.to_thread(wait_for, condition, seconds, what)
+
+
+async def test_starting_anew_refuses_and_cuts_nobody(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+    gateway, jp = gateways(workers=2, drain_timeout=100), exits("jp000001")
+    await up(registry, gateway, jp)
+    counted = 0.0
+    with tunnel(gateway) as first:
+        async with Load(gateway) as load:
+            for turn in (1, 2):
+                before = load.good
+                old = set(gateway.workers())
+                gateway.process.send_signal(signal.SIGHUP)
+                await until(lambda turn=turn: len(said(gateway, "gateway started anew")) == turn, what="started anew")
+                await until(lambda before=before: load.good > before + 50)
+                assert len(set(gateway.workers()) - old) == 2
+                now = await asyncio.to_thread(number, gateway, "connections_total")
+                assert now >= counted
+                counted = now
+        assert load.bad == {}
+        assert load.good > 100
+        first.sendall(b"still here")
+        assert first.recv(100) == b"still here"
+        await until(lambda: len(gateway.workers()) == 3, what="only the worker with the tunnel is left of the old ones")
+        assert gateway.ready()
+    # Everything that was counted by six workers, once each; the first tunnels were there before.
+    await until(lambda: number(gateway, "open_connections") == 0)
+    counted = await asyncio.to_thread(number, gateway, "connections_total", reason="ok")
+    assert counted == await asyncio.to_thread(number, gateway, "accepted_connections_total")
+    assert counted == len([line for line in gateway.lines() if line["reason"] == "ok"])
+    await until(lambda: len(gateway.workers()) == 2, what="the last old worker ended")
+    assert number(gateway, "connections_total", reason="ok") == counted
+    assert number(gateway, "worker_restarts_total") == 0
+
+
+async def test_new_settings_count_after_starting_anew(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+    gateway, jp = gateways(), exits("jp000001")
+    await up(registry, gateway, jp)
+    old = gateway.worker
+    first_port = gateway.port
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gateway.port = free.getsockname()[1]
+    gateway.configure(listen=[f"127.0.0.1:{gateway.port}"], log_connections=False, workers=2)
+    gateway.process.send_signal(signal.SIGHUP)
+    await until(lambda: said(gateway, "gateway started anew"))
+    await until(lambda: old not in gateway.workers())
+    assert len(gateway.workers()) == 2
+    lines = len(gateway.lines())
+    assert echo(gateway).endswith(b"abcbye")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", first_port))
+    await asyncio.sleep(0.3)
+    assert len(gateway.lines()) == lines
+
+
+@pytest.mark.parametrize("wrong", ["configuration", "address", "worker"])
+async def test_what_does_not_come_up_leaves_everything_as_it_was(
+    exits: Exits, registry: Registry, gateways: Gateways, wrong: str
+) -> None:
+    gateway, jp = gateways(), exits("jp000001")
+    await up(registry, gateway, jp)
+    old = gateway.worker
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        change: dict[str, object] = {
+            "configuration": {"dial_timeout": -1},
+            "address": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]},
+            "worker": {},
+        }[wrong]
+        if wrong == "worker":  # it cannot even begin
+            gateway.redis_url = "redis://127.0.0.1:no_port"
+        gateway.configure(**change)
+        gateway.process.send_signal(signal.SIGHUP)
+        await until(lambda: said(gateway, "not started anew, what runs goes on"), what="the reason")
+    reason = str(said(gateway, "not started anew, what runs goes on")[0]["reason"])
+    assert {"configuration": "dial_timeout", "address": "cannot listen on", "worker": "ended at once"}[wrong] in reason
+    assert gateway.workers() == [old]
+    assert gateway.ready()
+    assert echo(gateway).endswith(b"abcbye")
+
+
+async def test_a_killed_worker_is_replaced_while_the_others_go_on(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    gateway, jp = gateways(workers=2), exits("jp000001")
+    await up(registry, gateway, jp)
+    for _ in range(60):
+        assert echo(gateway).endswith(b"abcbye")
+    await until(lambda: number(gateway, "connections_total", reason="ok") >= 61)
+    before = await asyncio.to_thread(number, gateway, "connections_total", reason="ok")
+    workers = gateway.workers()
+    os.kill(workers[0], signal.SIGKILL)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5 or len(gateway.workers()) < 2:  # the other one serves alone
+        assert echo(gateway).endswith(b"abcbye")
+        before += 1
+        assert time.monotonic() - began < 30
+    assert gateway.ready()
+    await until(lambda: number(gateway, "workers") == 2)
+    assert await asyncio.to_thread(number, gateway, "connections_total", reason="ok") == before
+    assert number(gateway, "worker_restarts_total") == 1
+    assert said(gateway, "worker ended")[0]["exit_code"] == -signal.SIGKILL
+    assert workers[1] in gateway.workers()
+
+
+async def test_draining_is_not_ready_refuses_and_lets_tunnels_end(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    gateway, jp = gateways(workers=2, drain_timeout=60), exits("jp000001")
+    await up(registry, gateway, jp)
+    with tunnel(gateway) as kept:
+        gateway.process.send_signal(signal.SIGTERM)
+        await until(lambda: not gateway.ready())
+
+        def refused() -> bool:
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", gateway.port)) != 0
+
+        await until(refused, what="nobody listens")
+        assert number(gateway, "open_connections") == 1
+        kept.sendall(b"abc")
+        assert kept.recv(10) == b"abc"
+        assert gateway.process.poll() is None
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+    assert gateway.lines()[-1]["reason"] in ("ok", "client_reset")  # as the client left, not cut by us
+
+
+async def test_what_is_left_at_the_deadline_is_cut(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+    gateway, jp = gateways(drain_timeout=0.5), exits("jp000001")
+    await up(registry, gateway, jp)
+    with tunnel(gateway) as kept:
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(kept.recv, 1)
+        assert time.monotonic() - began > 0.4
+        assert await asyncio.to_thread(gateway.process.wait, 10) == 0
+    assert gateway.lines()[-1]["reason"] == "shutdown"
+
+
+async def test_a_second_signal_ends_at_once_and_nobody_survives_the_supervisor(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    jp = exits("jp000001")
+    for signals in ((signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)):
+        gateway = gateways(drain_timeout=100)
+        await up(registry, gateway, jp)
+        worker = gateway.worker
+        with tunnel(gateway):
+            for one in signals:
+                gateway.process.send_signal(one)
+                await asyncio.sleep(0.5)
+            await asyncio.to_thread(gateway.process.wait, 20)
+            await until(lambda pid=worker: not Path(f"/proc/{pid}/fd").exists() or not os.listdir(f"/proc/{pid}/fd"))
+
+
+async def test_workers_stop_accepting_before_descriptors_run_out(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    gateway, jp = gateways(files=300), exits("jp000001")
+    await up(registry, gateway, jp)
+    most = (300 - 128 - 15 - 64) // 2
+    assert said(gateway, "worker listening")[0]["most_connections"] == most
+    kept = [tunnel(gateway) for _ in range(most)]
+    waiting = gateway.connect()
+    waiting.sendall(ECHO)
+    waiting.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        waiting.recv(1)
+    assert gateway.descriptors() < 300
+    assert number(gateway, "open_connections") == most
+    assert number(gateway, "descriptors_limit") == 300
+    assert abs(number(gateway, "descriptors_open") - gateway.descriptors()) < 20
+    assert number(gateway, "accept_pauses_total", reason="limit") > 0
+    assert number(gateway, "accept_pauses_total", reason="descriptors") == 0
+    kept.pop().close()
+    waiting.settimeout(10)
+    assert b" 200 " in waiting.recv(1000)
+    for sock in (waiting, *kept):
+        sock.close()
+
+
+async def test_a_lower_limit_can_be_set_and_others_take_over(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    gateway, jp = gateways(workers=2, max_connections=3), exits("jp000001")
+    await up(registry, gateway, jp)
+    await until(lambda: number(gateway, "open_connections") == 0)
+    kept = [tunnel(gateway) for _ in range(6)]
+    waiting = gateway.connect()
+    waiting.sendall(ECHO)
+    waiting.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        waiting.recv(1)
+    for sock in (waiting, *kept):
+        sock.close()
+
+
+async def test_a_stuck_reader_of_the_log_costs_lines_and_no_traffic(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    reader, pipe = os.pipe()
+    gateway, jp = gateways(stderr=pipe), exits("jp000001")
+    os.close(pipe)
+    try:
+        await serve(registry, jp)
+        await until(lambda: echo(gateway).endswith(b"abcbye"))
+        # Refusals are quick: each is a line. The pipe holds 64 KiB, the worker 10,000 lines.
+        asked = 0
+        while number(gateway, "log_lines_dropped_total") == 0:
+            with gateway.connect() as sock:
+                for _ in range(20):
+                    sock.sendall(b"GET http://vpnexit.internal/ HTTP/1.1\r\nHost: vpnexit.internal\r\n\r\n" * 20)
+                    asked += 20
+                sock.shutdown(socket.SHUT_WR)
+                await asyncio.to_thread(lambda s=sock: [None for _ in iter(lambda: s.recv(1 << 20), b"")])
+            assert asked < 40_000
+        assert echo(gateway).endswith(b"abcbye")
+        assert gateway.ready()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(gateway.process.wait, 15) == 0
+    finally:
+        os.close(reader)
+
+
+async def test_a_full_disk_under_the_log_costs_lines_and_no_traffic(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    with open("/dev/full", "wb") as full:
+        gateway, jp = gateways(stderr=full.fileno()), exits("jp000001")
+    await up(registry, gateway, jp)
+    before = await asyncio.to_thread(number, gateway, "log_lines_dropped_total")
+    for _ in range(20):
+        assert echo(gateway).endswith(b"abcbye")
+    await until(lambda: number(gateway, "log_lines_dropped_total") >= before + 20)
+    assert curl("-x", gateway.url, "http://origin.test/").stdout == "jp000001\n"
