@@ -10,4 +10,5 @@ session    who the client is (`auth`) and what it wants (`want`), and how it end
 dial       chooses a node (`pools`: from its `roster`, by `balance`, a session's by `sessions`), resolves and checks the
            target (`targets`), connects through the node's `links`
 relay      carries the bytes, on `poller`; `channel` is a socket that can be awaited until then
+udp        carries the datagrams of a SOCKS5 association that `udp_session` set up; `destinations` judges where they go
 """

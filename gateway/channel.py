@@ -10,7 +10,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from gateway.poller import READ, WRITE, Handler, Poller
+from gateway.poller import READ, WRITE, Poller
 
 _LINGER_ABORT = struct.pack("ii", 1, 0)
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
@@ -21,16 +21,16 @@ class AbortedError(ConnectionError):
 
 
 class Channel:
-    """One non-blocking stream socket registered with the poller."""
+    """One non-blocking stream socket. Takes its events from the poller as soon as it has to wait."""
 
-    __slots__ = ("_closed", "_poller", "_read_waiter", "_registered", "_write_waiter", "sock")
+    __slots__ = ("_closed", "_poller", "_read_waiter", "_watching", "_write_waiter", "sock")
 
-    def __init__(self, poller: Poller, sock: socket.socket) -> None:
+    def __init__(self, poller: Poller, sock: socket.SocketType) -> None:
         self.sock = sock
         self._poller = poller
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
-        self._registered = False
+        self._watching = False
         self._closed = False
 
     async def connect(self, address: tuple[str, int]) -> tuple[int, bool]:
@@ -93,13 +93,8 @@ class Channel:
             return False
         return False
 
-    def hand_over(self, handler: Handler) -> socket.socket:
+    def hand_over(self) -> socket.SocketType:
         """Give the socket and its events away; the new owner must try both directions once by itself."""
-        if self._registered:
-            self._poller.hand_over(self.sock.fileno(), handler)
-        else:
-            self._registered = True
-            self._poller.register(self.sock.fileno(), handler)
         self._closed = True
         return self.sock
 
@@ -118,8 +113,7 @@ class Channel:
         if self._closed:
             return
         self._closed = True
-        if self._registered:
-            self._poller.unregister(self.sock.fileno())
+        self._poller.forget(self.sock.fileno())
         self.sock.close()
         for waiter in (self._read_waiter, self._write_waiter):
             if waiter is not None and not waiter.done():
@@ -132,9 +126,9 @@ class Channel:
         self.close()
 
     def _watch(self) -> None:
-        if not self._registered:
-            self._registered = True
-            self._poller.register(self.sock.fileno(), self._on_event)
+        if not self._watching:
+            self._watching = True
+            self._poller.watch(self.sock.fileno(), self._on_event)
 
     async def _wait_writable(self) -> None:
         self._write_waiter = self._poller.loop.create_future()

@@ -75,7 +75,8 @@ class GatewaySettings(BaseModel):
         default=None, description="processes that share the listeners; None: as many as there are cores for us"
     )
     max_connections: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="clients at once and worker; never more than its descriptors allow, which is the default"
+        default=None,
+        description="clients at once and worker; never more than its descriptors allow, which is the default",
     )
     log_connections: bool = Field(default=True, description="one line per connection, at log level info and below")
     require_auth: bool = Field(
@@ -116,4 +117,10 @@ class GatewaySettings(BaseModel):
     default_country: Country | None = None
     handshake_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     dial_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
+    idle_timeout: Annotated[float, Field(gt=0, le=7 * 86400)] = Field(
+        default=3600.0, description="a tunnel in which nothing passed for so long is closed"
+    )
+    max_lifetime: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
+        default=86400.0, description="a tunnel is closed after so long, whatever passes"
+    )
     drain_timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0

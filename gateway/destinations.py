@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from gateway import targets
 from gateway.config import Network
-from gateway.links import Link, LinkError, LookupFailedError
+from gateway.errors import LinkError, LookupFailedError
+from gateway.links import Link
 from gateway.wire import socks_udp
 from gateway.wire.base import Target, WireError
 from health.reasons import Reason
@@ -25,7 +26,7 @@ NAME_KEPT_S = 300.0
 REFUSAL_KEPT_S = 2.0
 
 Peer = tuple[str, int]
-Sockets = Mapping[int, socket.socket]
+Sockets = Mapping[int, socket.SocketType]
 
 
 class Route(NamedTuple):
@@ -34,7 +35,7 @@ class Route(NamedTuple):
     `header` goes before answers; `expires` is in the event loop's time.
     """
 
-    sock: socket.socket | None
+    sock: socket.SocketType | None
     peer: Peer
     header: bytes
     reason: Reason

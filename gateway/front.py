@@ -1,42 +1,76 @@
 """The first bytes of a client: a PROXY header where its peer must send one, then whichever protocol it speaks."""
 
-import asyncio
+import socket
 
-from gateway.http_session import serve_http
+from gateway import http_session, socks_session
 from gateway.session import Session
-from gateway.socks_session import serve_socks4, serve_socks5
 from gateway.wire import proxy_protocol
-from gateway.wire.base import WireError
+from gateway.wire.base import Address, WireError
 from gateway.wire.sniff import Kind, sniff
+from gateway.worker import Worker
 from health.reasons import Reason
 
+_STEPS = {
+    Kind.HTTP: http_session.step,
+    Kind.SOCKS5: socks_session.step5,
+    Kind.SOCKS4: socks_session.step4,
+}
 
-async def serve(session: Session) -> None:
-    """Speak with one client until its tunnel stands or it is refused. Raises WireError after a refusal."""
-    settings = session.worker.settings
-    async with asyncio.timeout(settings.handshake_timeout):
-        if any(session.source in network for network in settings.trusted_proxies):
-            await _read_proxy_header(session)
-        session.worker.identifier.check_client(session.source)
-        while (kind := sniff(session.data)) is None:
-            await session.more()
-    if kind is Kind.HTTP:
-        await serve_http(session)
-    elif kind is Kind.SOCKS5:
-        await serve_socks5(session)
-    elif kind is Kind.SOCKS4:
-        await serve_socks4(session)
-    elif kind in (Kind.PROXY_V1, Kind.PROXY_V2):
-        raise WireError(Reason.PROXY_HEADER, "a PROXY header from a peer that is not trusted")
-    else:
+
+def welcome(worker: Worker, sock: socket.SocketType, host: str, here: tuple[Address, int]) -> None:
+    """Begin with a client that connected from `host` to `here`."""
+    peer = worker.peer(host)
+    place = worker.place(*here, None, peer.loopback)
+    if peer.trusted:
+        Session(worker, sock, peer.address, place, _proxy_header).start(worker.proxy_headers)
+        return
+    session = Session(worker, sock, peer.address, place, first_step)
+    session.start(worker.handshakes)
+    if not peer.allowed:
+        session.fail(_not_allowed(peer.address))
+
+
+def first_step(session: Session) -> None:
+    """Which protocol it is. Raises WireError."""
+    if http_session.step_known(session):
+        return
+    kind = sniff(session.data)
+    if kind is None:
+        return
+    step = _STEPS.get(kind)
+    if step is None:
+        if kind in (Kind.PROXY_V1, Kind.PROXY_V2):
+            raise WireError(Reason.PROXY_HEADER, "a PROXY header from a peer that is not trusted")
         raise WireError(Reason.BAD_REQUEST, "neither HTTP nor SOCKS")
+    session.step = step
+    step(session)
 
 
-async def _read_proxy_header(session: Session) -> None:
-    while (parsed := proxy_protocol.parse(session.data)) is None:
-        await session.more()
+def _proxy_header(session: Session) -> None:
+    parsed = proxy_protocol.parse(session.data)
+    if parsed is None:
+        return
     header, used = parsed
     session.data = session.data[used:]
+    worker = session.worker
     if not header.local and header.source is not None and header.destination is not None:
-        session.source, session.destination = header.source[0], header.destination
-        session.authority = header.authority
+        peer = worker.peer(str(header.source[0]))
+        session.source = peer.address
+        session.place = worker.place(*header.destination, header.authority, peer.loopback)
+        if not peer.allowed:
+            raise _not_allowed(peer.address)
+    if header.unique_id is not None:
+        session.conn_id = _printable(header.unique_id) or session.conn_id
+    session.deadline(worker.handshakes)
+    session.step = first_step
+    if session.data:
+        first_step(session)
+
+
+def _not_allowed(address: Address) -> WireError:
+    return WireError(Reason.CLIENT_FORBIDDEN, f"{address} is not among the client addresses that may use this proxy")
+
+
+def _printable(unique_id: bytes) -> str:
+    """The id that the proxy in front logs, too, as far as it can stand in a header field and a log line."""
+    return "".join(chr(byte) for byte in unique_id if 0x20 < byte < 0x7F and byte not in b'"\\')

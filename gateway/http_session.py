@@ -4,11 +4,15 @@ A refused request always ends the connection, so that nothing sent along with it
 """
 
 import asyncio
+import secrets
+from hashlib import blake2b
+from typing import NamedTuple
 
+from gateway.dial import Dialled
 from gateway.plain_http import PlainHttp
 from gateway.session import ClientGoneError, Session
 from gateway.wire import http_connect
-from gateway.wire.base import WireError
+from gateway.wire.base import Target, WireError
 from gateway.wire.http_head import Head, parse_head
 from gateway.wire.http_reply import connect_response, error_response
 from health.reasons import Reason
@@ -16,69 +20,126 @@ from health.reasons import Reason
 KEEP_ALIVE_S = 75.0
 
 
-async def serve_http(session: Session) -> None:
+def step_known(session: Session) -> bool:
+    """Whether the very same CONNECT was sent and proved before; then it is on its way. Raises WireError."""
+    asked = _CONNECTS.get(session.data)
+    if asked is None or not session.known(asked.raw):
+        return False
+    session.protocol = ANSWERS
+    session.data = b""
+    session.dial_to(asked.target)
+    return True
+
+
+def step(session: Session) -> None:
+    """Read the first request. CONNECT is answered by steps, anything else by a task. Raises WireError."""
+    session.protocol = ANSWERS
+    data = session.data
+    head = parse_head(data, session.state or 0)
+    if head is None:
+        session.state = len(data)
+        return
+    session.state = head
+    if head.method == b"CONNECT":
+        _connect(session, head)
+    else:
+        session.run(_serve(session, head))
+
+
+class _Answers:
+    """What HTTP clients are told."""
+
+    def connected(self, session: Session, dialled: Dialled) -> bytes:
+        node = dialled.node
+        return connect_response(node.id, node.country, session.conn_id, dialled.moved)
+
+    def refused(self, session: Session, error: WireError) -> bytes:
+        head = session.state
+        head_only = isinstance(head, Head) and head.method == b"HEAD"
+        return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)], head_only=head_only)
+
+
+ANSWERS = _Answers()
+
+
+class _Connect(NamedTuple):
+    """What a CONNECT request asks for; `raw` stands for its credentials."""
+
+    target: Target
+    raw: bytes
+
+
+class _Connects:
+    """The last CONNECT requests, by what was sent: browsers and scrapers send the same head again and again.
+
+    A head is kept as a keyed digest, since it holds a password.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, _Connect] = {}
+
+    def get(self, data: bytes) -> _Connect | None:
+        return self._known.get(self._digest(data))
+
+    def put(self, data: bytes, asked: _Connect) -> None:
+        if len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[self._digest(data)] = asked
+
+    def raw(self, head: Head) -> bytes:
+        """A stand-in for the credentials as they were sent."""
+        sent = http_connect.raw_credentials(head)
+        return self._digest(sent) if sent else b""
+
+    def _digest(self, data: bytes) -> bytes:
+        return blake2b(data, digest_size=16, key=self._key).digest()
+
+
+_CONNECTS = _Connects()
+
+
+def _connect(session: Session, head: Head) -> None:
+    target = http_connect.connect_target(head)
+    raw = _CONNECTS.raw(head)
+    if head.consumed == len(session.data):
+        _CONNECTS.put(session.data, _Connect(target, raw))
+    session.data = session.data[head.consumed :]
+    session.identify_then(raw, lambda: http_connect.credentials(head), lambda session: session.dial_to(target))
+
+
+async def _serve(session: Session, head: Head) -> None:
     """Answer requests until one becomes a tunnel, is refused, or the client leaves."""
+    session.untimed()
     plain = PlainHttp(session)
-    head = None
     try:
-        while True:
-            head = await _read_head(session, first=not plain.used)
+        while await plain.exchange(head):
+            session.state = head = await _next_head(session)
             if head.method == b"CONNECT":
-                plain.close()
-                await _connect(session, head)
-                return
-            if not await plain.exchange(head):
+                session.handed_on()
+                _connect(session, head)
                 return
     except ClientGoneError:
-        if not plain.used:
-            raise
-    except WireError as error:
-        await session.refuse(refusal(session, error, head))
-        raise
-    except TimeoutError:
-        if plain.used and not session.data:
-            return
-        late = WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time")
-        await session.refuse(refusal(session, late, head))
-        raise late from None
+        pass
     finally:
         plain.close()
 
 
-def refusal(session: Session, error: WireError, head: Head | None) -> bytes:
-    """The error response for the client; without a body where `head` asked for none."""
-    head_only = head is not None and head.method == b"HEAD"
-    return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)], head_only=head_only)
-
-
-async def _read_head(session: Session, *, first: bool) -> Head:
-    if not first and not session.data:
-        async with asyncio.timeout(KEEP_ALIVE_S):
-            await session.more()
-    async with asyncio.timeout(session.worker.settings.handshake_timeout):
-        scanned = 0
-        while (head := parse_head(session.data, scanned)) is None:
-            scanned = len(session.data)
-            await session.more()
-    return head
-
-
-async def _connect(session: Session, head: Head) -> None:
-    target = http_connect.connect_target(head)
-    await session.identify(http_connect.credentials(head))
-    dialled = await session.dial(target)
+async def _next_head(session: Session) -> Head:
+    """The next request on this connection. Raises ClientGoneError where none comes in time."""
+    if not session.data:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                await session.more()
+        except TimeoutError:
+            raise ClientGoneError from None
     try:
-        session.data = session.data[head.consumed :]
-        await session.channel.write(
-            connect_response(
-                [
-                    ("X-Exit-Node", dialled.node.id),
-                    ("X-Exit-Country", dialled.node.country),
-                    ("X-Request-Id", session.conn_id),
-                ]
-            )
-        )
-    except BaseException:
-        dialled.release()
-        raise
-    session.tunnel(dialled)
+        async with asyncio.timeout(session.worker.settings.handshake_timeout):
+            scanned = 0
+            while (head := parse_head(session.data, scanned)) is None:
+                scanned = len(session.data)
+                await session.more()
+    except TimeoutError:
+        raise WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time") from None
+    return head

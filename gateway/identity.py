@@ -72,10 +72,9 @@ class Identifier:
         self._outcomes: dict[tuple[bytes, Place], Identity] = {}
         self._place_want = lru_cache(PLACES_KEPT)(self._read_place)
 
-    def check_client(self, source: Address) -> None:
-        """Raises WireError(CLIENT_FORBIDDEN) where a list of client networks is configured and lacks `source`."""
-        if self._clients and not any(_plain(source) in network for network in self._clients):
-            raise WireError(Reason.CLIENT_FORBIDDEN, "this client address may not use the proxy")
+    def welcome(self, source: Address) -> bool:
+        """False where a list of client networks is configured and lacks `source`."""
+        return not self._clients or any(_plain(source) in network for network in self._clients)
 
     def known(self, raw: bytes, place: Place) -> Identity | None:
         """What `identify` found before for the same credentials at the same place; None when it must be asked.

@@ -17,31 +17,23 @@ from typing import Protocol
 import aiodns
 import structlog
 
+from gateway.channel import Channel
+from gateway.errors import LinkError, LookupFailedError
+from gateway.poller import Poller
+from gateway.stock import Budget, Stock
+from gateway.wire.base import Target
 from health.agent.protocol import NOT_FOUND
 from health.agent_client import Addresses, AgentClient, AgentError
 from health.reasons import Reason
 
 log = structlog.get_logger()
 
-STOCK_BATCH = 8
 NAMES_KEPT = 4096
 TTL_RANGE_S = (1.0, 300.0)
 RECONNECT_S = (0.05, 1.0)
 # A tunnel may come back by itself within 20 s (architecture, section 6); what was open on it is cut after that.
 DOWN_GRACE_S = 20.0
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-
-
-class LinkError(Exception):
-    """The node could not do its part: its fault, another node may be tried."""
-
-
-class LookupFailedError(Exception):
-    """The name could not be resolved: `reason` says how."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Abortable(Protocol):
@@ -85,6 +77,7 @@ class Link:
     """What all kinds share: who is attached, and the names."""
 
     families: tuple[str, ...] = ("inet",)
+    by_name = False  # True where `open` takes the target's name itself
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
@@ -102,11 +95,31 @@ class Link:
         """Which tunnel this is; rises with every new one. 0 where it means nothing."""
         return 0
 
-    async def take_socket(self, family: str) -> socket.socket:
-        """An unconnected non-blocking stream socket that leaves by this node. Raises LinkError."""
+    def pop_socket(self, address: str) -> socket.SocketType | None:
+        """An unconnected non-blocking stream socket that leaves by this node for `address`; None where none is at
+        hand: `fetch_socket` then."""
+        return None
+
+    async def fetch_socket(self, address: str) -> socket.SocketType:
+        """The same, waiting for it. Raises LinkError."""
+        raise LinkError(f"{self.node_id} gives no sockets")
+
+    async def open(self, poller: Poller, target: Target, left: float, *, alone: bool) -> Channel:
+        """A connection to `target` within `left` seconds; only where `by_name`. `alone`: no other node could do it.
+
+        Raises LinkError (the node's fault) or WireError (the target's).
+        """
         raise NotImplementedError
 
-    async def take_datagram_socket(self, family: str) -> socket.socket:
+    def carries(self, address: str) -> bool:
+        """Whether an address of this family can be dialled here."""
+        return ("inet6" if ":" in address else "inet") in self.families
+
+    def cached(self, name: str) -> tuple[str, ...] | None:
+        """The addresses of `name`, if they are known and still hold."""
+        return self._names.get(name, time.monotonic())
+
+    async def take_datagram_socket(self, family: str) -> socket.SocketType:
         """An unconnected non-blocking datagram socket that leaves by this node. Raises LinkError."""
         raise LinkError(f"{self.node_id} carries no datagrams")
 
@@ -118,8 +131,7 @@ class Link:
 
         Raises LinkError (the node's fault) or LookupFailedError (the name's).
         """
-        now = time.monotonic()
-        cached = self._names.get(name, now)
+        cached = self.cached(name)
         if cached is not None:
             return cached
         answers = await asyncio.gather(*(self._look_up(name, family) for family in self.families))
@@ -163,15 +175,22 @@ class DirectLink(Link):
     def usable(self) -> bool:
         return True
 
-    async def take_socket(self, family: str) -> socket.socket:
-        return self._own_socket(family, socket.SOCK_STREAM)
-
-    async def take_datagram_socket(self, family: str) -> socket.socket:
-        return self._own_socket(family, socket.SOCK_DGRAM)
-
-    def _own_socket(self, family: str, kind: int) -> socket.socket:
+    def pop_socket(self, address: str) -> socket.SocketType | None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            return socket.socket(_FAMILIES[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError:
+            return None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    async def fetch_socket(self, address: str) -> socket.SocketType:
+        raise LinkError("no socket: out of descriptors")
+
+    async def take_datagram_socket(self, family: str) -> socket.SocketType:
+        try:
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            return socket.SocketType(_FAMILIES[family], kind)
         except OSError as error:
             raise LinkError(f"no socket: {error.strerror}") from None
 
@@ -195,15 +214,14 @@ class DirectLink(Link):
 class VpnLink(Link):
     """A node whose agent hands sockets over. `on_change` is called when `usable` or `generation` may have changed."""
 
-    def __init__(self, node_id: str, path: str, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, node_id: str, path: str, budget: Budget, on_change: Callable[[], None] = lambda: None) -> None:
         super().__init__(node_id)
         self.path = path
         self._on_change = on_change
         self._client: AgentClient | None = None
         self._up = False
         self._generation = 0
-        self._stock: list[socket.socket] = []
-        self._refill: asyncio.Task[None] | None = None
+        self._stock = Stock(self._fetch, budget)
         self._cut: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
         self._runner = asyncio.create_task(self._run(), name=f"link {node_id}")
@@ -216,21 +234,15 @@ class VpnLink(Link):
     def generation(self) -> int:
         return self._generation
 
-    async def take_socket(self, family: str) -> socket.socket:
-        if not self._up or self._client is None:
-            raise LinkError("the tunnel is down")
-        if family == "inet" and self._stock:
-            if len(self._stock) <= STOCK_BATCH // 2:
-                self._start_refill()
-            return self._stock.pop()
-        if family == "inet":
-            self._start_refill()
-        sockets = await self._fetch(1, family)
-        if not sockets:
-            raise LinkError("the agent gave no socket")
-        return sockets[0]
+    def pop_socket(self, address: str) -> socket.SocketType | None:
+        return self._stock.pop() if self._up and ":" not in address else None
 
-    async def take_datagram_socket(self, family: str) -> socket.socket:
+    async def fetch_socket(self, address: str) -> socket.SocketType:
+        if ":" in address:
+            return (await self._fetch(1, "inet6"))[0]
+        return await self._stock.get()
+
+    async def take_datagram_socket(self, family: str) -> socket.SocketType:
         if not self._up:
             raise LinkError("the tunnel is down")
         (taken,) = await self._fetch(1, family, "dgram")
@@ -251,6 +263,7 @@ class VpnLink(Link):
         if self._client is not None:
             self._client.close()
         self._drop()
+        self._stock.close()
         await super().close()
 
     async def _run(self) -> None:
@@ -278,7 +291,7 @@ class VpnLink(Link):
     def _on_state(self, tunnel: str, generation: int) -> None:
         up = tunnel == "up"
         if generation != self._generation or not up:
-            self._drop_stock()
+            self._stock.drop()
             self._names.clear()
         if up != self._up:
             log.info("tunnel", node=self.node_id, state=tunnel, generation=generation)
@@ -300,29 +313,12 @@ class VpnLink(Link):
     def _drop(self) -> None:
         self._up = False
         self._on_change()
-        self._drop_stock()
+        self._stock.drop()
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None
 
-    def _drop_stock(self) -> None:
-        for sock in self._stock:
-            sock.close()
-        self._stock.clear()
-
-    def _start_refill(self) -> None:
-        if self._refill is None:
-            self._refill = asyncio.create_task(self._fill(), name=f"stock {self.node_id}")
-
-    async def _fill(self) -> None:
-        try:
-            self._stock += await self._fetch(STOCK_BATCH, "inet")
-        except LinkError as error:
-            log.warning("no sockets from agent", node=self.node_id, reason=str(error))
-        finally:
-            self._refill = None
-
-    async def _fetch(self, count: int, family: str, kind: str = "stream") -> list[socket.socket]:
+    async def _fetch(self, count: int, family: str = "inet", kind: str = "stream") -> list[socket.SocketType]:
         if self._client is None:
             raise LinkError("the agent is gone")
         try:
@@ -333,6 +329,9 @@ class VpnLink(Link):
             for sock in sockets:
                 sock.close()
             raise LinkError("the tunnel changed")
+        if kind == "stream":
+            for sock in sockets:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sockets
 
 

@@ -10,13 +10,15 @@ import errno
 import resource
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
 
-from gateway.metrics import Metrics
+from gateway.front import welcome
+from gateway.wire.base import Address
+from gateway.worker import Worker
 
 log = structlog.get_logger()
 
@@ -31,8 +33,6 @@ _SAID_EVERY_S = 10.0
 # A client that went away without a word is noticed after 60 + 4 * 15 s.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-OnClient = Callable[[socket.socket, Any], None]
 
 
 def listening_socket(address: str) -> socket.socket:
@@ -96,13 +96,16 @@ class Budget:
 
 
 class Listener:
-    """Accepts on one listening socket while the worker has fewer than `most` clients open; `on_client` takes them."""
+    """Accepts on one listening socket while `worker` has fewer than `most` clients open."""
 
-    def __init__(self, sock: socket.socket, metrics: Metrics, most: int, on_client: OnClient) -> None:
+    def __init__(self, sock: socket.socket, worker: Worker, most: int) -> None:
         self._sock = sock
-        self._metrics = metrics
+        self._worker = worker
+        self._metrics = worker.metrics
         self._most = most
-        self._on_client = on_client
+        here = sock.getsockname()
+        # None where it listens on all addresses: then each client must be asked which one it dialled.
+        self._here = _endpoint(here) if not ip_address(here[0]).is_unspecified else None
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
         self._said = 0.0
@@ -138,7 +141,8 @@ class Listener:
             return
         for _ in range(min(room, ACCEPTS_PER_TURN)):
             try:
-                sock, peer = self._sock.accept()
+                # The plain class and one system call less than accept(): the family is that of the listener.
+                descriptor, peer = self._sock._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -146,8 +150,9 @@ class Listener:
                     self._pause("descriptors", ERROR_PAUSE_S)
                     return
                 continue  # accept(2): what went wrong with this one client
+            sock = socket.SocketType(self._sock.family, socket.SOCK_STREAM, 0, descriptor)
             sock.setblocking(False)
-            self._on_client(sock, peer)
+            welcome(self._worker, sock, peer[0], self._here or _endpoint(sock.getsockname()))
 
     def _pause(self, reason: str, seconds: float) -> None:
         self._loop.remove_reader(self._sock.fileno())
@@ -157,3 +162,7 @@ class Listener:
         if now - self._said > _SAID_EVERY_S:
             self._said = now
             log.warning("accept paused", reason=reason, open_connections=self._metrics.open, most=self._most)
+
+
+def _endpoint(name: Any) -> tuple[Address, int]:
+    return ip_address(name[0].partition("%")[0]), name[1]

@@ -9,12 +9,22 @@ import asyncio
 import select
 from collections.abc import Callable
 
-EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+import structlog
+
+EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 BROKEN = select.EPOLLHUP | select.EPOLLERR
+# The peer's end of file is in the kernel's queue: a short read has seen everything before it.
+ENDED = select.EPOLLRDHUP | select.EPOLLHUP
+# Urgent data: a read stops short at its mark though more is there (tcp(7)).
+URGENT = select.EPOLLPRI
+
+log = structlog.get_logger()
 
 Handler = Callable[[int], None]
+
+_BATCH = 512
 
 
 class Poller:
@@ -26,17 +36,23 @@ class Poller:
         self._handlers: dict[int, Handler] = {}
         loop.add_reader(self._epoll.fileno(), self._ready)
 
-    def register(self, fd: int, handler: Handler) -> None:
-        """Watch `fd`; events that are already pending are delivered."""
-        self._handlers[fd] = handler
-        self._epoll.register(fd, EVENTS)
+    def watch(self, fd: int, handler: Handler) -> None:
+        """Send the events of `fd` to `handler` from now on.
 
-    def hand_over(self, fd: int, handler: Handler) -> None:
-        """Replace the handler of `fd`. Events seen before are not repeated: the new owner must try once by itself."""
+        The first time, events that are already pending are delivered. Later, those that an earlier handler saw are not
+        repeated: the new one must try once by itself.
+        """
+        known = fd in self._handlers
         self._handlers[fd] = handler
+        if not known:
+            self._epoll.register(fd, EVENTS)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`, which is closed next: that takes it out of the epoll by itself (epoll(7), Q6)."""
+        self._handlers.pop(fd, None)
 
     def unregister(self, fd: int) -> None:
-        """Stop watching `fd`; call before closing it. Unknown descriptors are ignored."""
+        """Stop watching `fd`, which stays open. Unknown descriptors are ignored."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -46,7 +62,11 @@ class Poller:
 
     def _ready(self) -> None:
         handlers = self._handlers
-        for fd, events in self._epoll.poll(0, 512):
+        for fd, events in self._epoll.poll(0, _BATCH):
             handler = handlers.get(fd)
-            if handler is not None:
+            if handler is None:
+                continue
+            try:
                 handler(events)
+            except Exception:  # the events of the others in this batch come only once
+                log.exception("event handler failed")

@@ -17,6 +17,7 @@ from gateway import balance
 from gateway.links import DirectLink, Link, VpnLink
 from gateway.roster import Choice, Roster, Seat
 from gateway.sessions import DEFAULT_TTL_S, Pin, Proposal, Sessions
+from gateway.stock import Budget
 from gateway.upstream import Routes
 from gateway.want import Want
 from gateway.wire.base import WireError
@@ -27,6 +28,7 @@ from health.registry import Registry, RegistryError, Snapshot
 log = structlog.get_logger()
 
 REFRESH_S = 1.0
+STOCKED = 512
 _LINKED = (NodeStatus.VERIFYING, NodeStatus.SERVING, NodeStatus.DRAINING)
 R = TypeVar("R", bound=Record)
 
@@ -34,8 +36,15 @@ R = TypeVar("R", bound=Record)
 class Fleet:
     """The snapshot and the links. Updated by `follow`; choosing is synchronous and cheap."""
 
-    def __init__(self, machine: str, rng: random.Random | None = None, routes: Routes | None = None) -> None:
+    def __init__(
+        self,
+        machine: str,
+        rng: random.Random | None = None,
+        routes: Routes | None = None,
+        stocks: Budget | None = None,
+    ) -> None:
         self._routes = routes or Routes(machine, {}, None)
+        self._stocks = stocks or Budget(STOCKED)
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self.snapshot = Snapshot(epoch="")
         self.links: dict[str, Link] = {}
@@ -197,7 +206,7 @@ class Fleet:
         if node.kind is NodeKind.DIRECT:
             return DirectLink(node.id)
         if node.kind is NodeKind.VPN:
-            return VpnLink(node.id, node.agent, on_change=self.touched)
+            return VpnLink(node.id, node.agent, self._stocks, on_change=self.touched)
         return None
 
     def _relink(self) -> None:

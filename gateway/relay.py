@@ -10,21 +10,27 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable
+import time
 from fcntl import F_SETPIPE_SZ, fcntl
+from typing import Protocol
 
-from gateway.channel import Channel
-from gateway.poller import BROKEN, READ, WRITE, Poller
+from gateway.poller import BROKEN, ENDED, READ, URGENT, WRITE, Poller
 from health.reasons import Reason
 
-_READ_SIZE = 256 * 1024
+READ_SIZE = 256 * 1024
 _BULK_READ = 64 * 1024
 _PIPE_SIZE = 1024 * 1024  # pipe(7): what an unprivileged user may ask for
 _TURNS = 16  # reads in a row before the others get their turn
 _RESET = struct.pack("ii", 1, 0)
 _SPLICE_FLAGS = 0x1 | 0x2  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK, splice(2)
 
-Finished = Callable[["Relay"], None]
+
+class Bucket(Protocol):
+    """A rate: how many bytes may pass now, and when it is worth asking again (seconds)."""
+
+    def take(self, wanted: int, now: float) -> int: ...
+    def give_back(self, unused: int) -> None: ...
+    def delay(self, now: float) -> float: ...
 
 
 class PipePool:
@@ -60,12 +66,46 @@ class PipePool:
         self._left += 1
 
 
-class _Direction:
-    """Bytes one way, from `source` to `sink`."""
+class Shared:
+    """What all tunnels of a worker use: events, pipes, and one buffer that no byte stays in."""
 
-    __slots__ = ("bulk", "count", "done", "eof", "held", "in_pipe", "pipe", "sink", "source")
+    __slots__ = ("buffer", "loop", "pipes", "poller")
 
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, poller: Poller, pipes: int = 32) -> None:
+        self.poller = poller
+        self.loop = poller.loop
+        self.pipes = PipePool(pipes)
+        self.buffer = memoryview(bytearray(READ_SIZE))
+
+
+class _SinkGoneError(Exception):
+    """The side that was written to is gone."""
+
+
+class Way:
+    """Bytes one way, from `source` to `sink`. `count` is how many passed."""
+
+    __slots__ = (
+        "bucket",
+        "bulk",
+        "count",
+        "done",
+        "eof",
+        "held",
+        "in_pipe",
+        "other",
+        "pipe",
+        "plain",
+        "sink",
+        "source",
+        "tunnel",
+        "waiting",
+    )
+
+    other: "Way"
+
+    def __init__(self, tunnel: "Tunnel", source: socket.SocketType, sink: socket.SocketType) -> None:
+        self.tunnel = tunnel
         self.source = source
         self.sink = sink
         self.held: bytes | memoryview = b""
@@ -75,193 +115,275 @@ class _Direction:
         self.eof = False
         self.done = False
         self.count = 0
+        self.bucket: Bucket | None = None
+        self.waiting = False
+        self.plain = True
 
-    @property
-    def blocked(self) -> bool:
-        return bool(self.held) or self.in_pipe > 0
-
-
-class _SinkGoneError(Exception):
-    """The side that was written to is gone."""
-
-
-class Relay:
-    """One tunnel. `finished(relay)` is called once, after both sockets are closed."""
-
-    __slots__ = ("_buffer", "_down", "_ended", "_finished", "_pipes", "_poller", "_up", "reason")
-
-    def __init__(
-        self,
-        poller: Poller,
-        client: Channel,
-        target: Channel,
-        pipes: PipePool,
-        buffer: memoryview,
-        finished: Finished,
-    ) -> None:
-        self._poller = poller
-        self._pipes = pipes
-        self._buffer = buffer
-        self._finished = finished
-        self._ended = False
-        self.reason = Reason.OK
-        self._up = _Direction(client.sock, target.sock)
-        self._down = _Direction(target.sock, client.sock)
-        client.hand_over(self._on_client)
-        target.hand_over(self._on_target)
-
-    def start(self, early: bytes = b"") -> None:
-        """Begin, with bytes that the client sent along with its handshake."""
-        self._up.held = early
-        self._pump(self._up)
-        if not self._ended:
-            self._pump(self._down)
-
-    @property
-    def bytes_up(self) -> int:
-        """Bytes passed from the client to the target."""
-        return self._up.count
-
-    @property
-    def bytes_down(self) -> int:
-        """Bytes passed from the target to the client."""
-        return self._down.count
-
-    def abort(self, reason: Reason = Reason.NODE_LOST) -> None:
-        """Reset both sides at once. Idempotent."""
-        self._end(reason, reset=True)
-
-    def _on_client(self, events: int) -> None:
-        self._on_event(events, self._up, self._down)
-
-    def _on_target(self, events: int) -> None:
-        self._on_event(events, self._down, self._up)
-
-    def _on_event(self, events: int, reading: _Direction, writing: _Direction) -> None:
-        if events & READ and not reading.done:
-            self._pump(reading)
-        if self._ended:
+    def on_event(self, events: int) -> None:
+        """Events of `source`: it is what this way reads and what the other one writes."""
+        tunnel = self.tunnel
+        if tunnel.ended:
             return
-        if events & WRITE and writing.blocked:
-            self._pump(writing)
-        if events & BROKEN and not self._ended and reading.done:
-            self._check_broken(reading)
+        if events & READ and not self.done:
+            if self.plain and not events & URGENT and not self.held:
+                self._move_little(tunnel, events)
+            else:
+                self.pump()
+            if tunnel.ended:
+                return
+        other = self.other
+        if events & WRITE and (other.held or other.in_pipe):
+            other.pump()
+        elif events & BROKEN and self.done:
+            tunnel.check_broken(self)
 
-    def _check_broken(self, reading: _Direction) -> None:
-        # Its end of file was read before; a reset after that shows up nowhere but here.
-        if reading.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._end(self._reset_by(reading), reset=True)
-
-    def _pump(self, way: _Direction) -> None:
+    def pump(self) -> None:
+        """Move whatever can be moved."""
+        if self.tunnel.ended or self.waiting:
+            return
         try:
-            again = self._move(way)
+            again = self._move() if self.bucket is None else self._move_within_rate(self.bucket)
         except _SinkGoneError:
-            self._end(self._reset_by(self._up if way is self._down else self._down), reset=True)
+            self.tunnel.broken(self.other)
+        except OSError:
+            self.tunnel.broken(self)
+        else:
+            if again:
+                self.tunnel.shared.loop.call_soon(self.pump)
+
+    def _move_little(self, tunnel: "Tunnel", events: int) -> None:
+        """One read and one write, which is all there is to most events."""
+        buffer = tunnel.shared.buffer
+        try:
+            size = self.source.recv_into(buffer)
+        except BlockingIOError:
             return
         except OSError:
-            self._end(self._reset_by(way), reset=True)
+            tunnel.broken(self)
             return
-        if way.done and self._up.done and self._down.done:
-            self._end(Reason.OK, reset=False)
-        elif again:
-            self._poller.loop.call_soon(self._again, way)
+        if size:
+            if not self.count and self is tunnel.down:
+                tunnel.first_byte()
+            try:
+                sent = self.sink.send(buffer[:size])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                tunnel.broken(self.other)
+                return
+            self.count += sent
+            if sent < size:
+                self.held = bytes(buffer[sent:size])
+            if size >= _BULK_READ:
+                self.plain = False
+                self.bulk = 1
+                self.pump()
+                return
+            if not events & ENDED:
+                return
+        self.eof = True
+        if not self.held:
+            try:
+                self._finish()
+            except _SinkGoneError:
+                tunnel.broken(self.other)
 
-    def _again(self, way: _Direction) -> None:
-        if not self._ended:
-            self._pump(way)
-
-    def _move(self, way: _Direction) -> bool:
-        """Move what can be moved; True if it stopped only to let others have their turn."""
+    def _move(self) -> bool:
+        """Until the kernel has no more; True if it stopped only to let others have their turn."""
         for _ in range(_TURNS):
-            if not self._flush(way):
+            if not self._flush():
                 return False
-            if way.eof:
-                self._drop_pipe(way)
-                way.done = True
-                self._shut(way.sink)
+            if self.eof:
+                self._finish()
                 return False
             try:
-                if way.bulk >= 2 and self._splice_in(way):
+                if self.bulk >= 2 and self._splice_in():
                     continue
-                size = way.source.recv_into(self._buffer)
+                buffer = self.tunnel.shared.buffer
+                size = self.source.recv_into(buffer)
             except BlockingIOError:
-                self._drop_pipe(way)
+                self.drop_pipe()
+                self.plain = True
                 return False
             if size == 0:
-                way.eof = True
+                self.eof = True
                 continue
-            way.bulk = way.bulk + 1 if size >= _BULK_READ else 0
-            self._write(way, size)
+            self.bulk = self.bulk + 1 if size >= _BULK_READ else 0
+            self._write(buffer[:size], size)
         return True
 
-    def _write(self, way: _Direction, size: int) -> None:
+    def _move_within_rate(self, bucket: Bucket) -> bool:
+        """As much as the bucket lets through, then wait for it to fill: without events and without spinning."""
+        shared = self.tunnel.shared
+        for _ in range(_TURNS):
+            if not self._flush():
+                return False
+            if self.eof:
+                self._finish()
+                return False
+            now = time.monotonic()
+            allowed = bucket.take(_BULK_READ, now)
+            if not allowed:
+                self.waiting = True
+                shared.loop.call_later(bucket.delay(now), self._go_on)
+                return False
+            try:
+                size = self.source.recv_into(shared.buffer, allowed)
+            except BlockingIOError:
+                bucket.give_back(allowed)
+                return False
+            bucket.give_back(allowed - size)
+            if size == 0:
+                self.eof = True
+                continue
+            self._write(shared.buffer[:size], size)
+        return True
+
+    def _go_on(self) -> None:
+        self.waiting = False
+        self.pump()
+
+    def _write(self, data: memoryview, size: int) -> None:
+        if not self.count and self is self.tunnel.down:
+            self.tunnel.first_byte()
         try:
-            sent = way.sink.send(self._buffer[:size])
+            sent = self.sink.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
             raise _SinkGoneError from None
-        way.count += sent
+        self.count += sent
         if sent < size:
-            way.held = bytes(self._buffer[sent:size])
+            self.held = bytes(data[sent:])
 
-    def _flush(self, way: _Direction) -> bool:
+    def _flush(self) -> bool:
         """Write what is held back; True when nothing is left."""
         try:
-            while way.held:
-                sent = way.sink.send(way.held)
-                way.count += sent
-                way.held = memoryview(way.held)[sent:] if sent < len(way.held) else b""
-            while way.in_pipe and way.pipe is not None:
-                moved = os.splice(way.pipe[0], way.sink.fileno(), way.in_pipe, flags=_SPLICE_FLAGS)
-                way.in_pipe -= moved
-                way.count += moved
+            while self.held:
+                sent = self.sink.send(self.held)
+                self.count += sent
+                self.held = memoryview(self.held)[sent:] if sent < len(self.held) else b""
+            while self.in_pipe and self.pipe is not None:
+                moved = os.splice(self.pipe[0], self.sink.fileno(), self.in_pipe, flags=_SPLICE_FLAGS)
+                self.in_pipe -= moved
+                self.count += moved
         except BlockingIOError:
             return False
         except OSError:
             raise _SinkGoneError from None
         return True
 
-    def _shut(self, sink: socket.socket) -> None:
+    def _finish(self) -> None:
+        """Everything before the end of file is written: pass it on."""
+        self.eof = self.done = True
+        self.drop_pipe()
+        if self.other.done:
+            self.tunnel.end(Reason.OK)
+            return
         try:
-            sink.shutdown(socket.SHUT_WR)
+            self.sink.shutdown(socket.SHUT_WR)
         except OSError:
             raise _SinkGoneError from None
 
-    def _splice_in(self, way: _Direction) -> bool:
+    def _splice_in(self) -> bool:
         """Fill the pipe from the source; False if there is no pipe to be had. Raises BlockingIOError when empty."""
-        if way.pipe is None:
-            way.pipe = self._pipes.take()
-            if way.pipe is None:
-                way.bulk = 0
+        if self.pipe is None:
+            self.pipe = self.tunnel.shared.pipes.take()
+            if self.pipe is None:
+                self.bulk = 0
                 return False
-        moved = os.splice(way.source.fileno(), way.pipe[1], _PIPE_SIZE, flags=_SPLICE_FLAGS)
+        moved = os.splice(self.source.fileno(), self.pipe[1], _PIPE_SIZE, flags=_SPLICE_FLAGS)
         if moved == 0:
-            way.eof = True
-        way.in_pipe += moved
+            self.eof = True
+        self.in_pipe += moved
         return True
 
-    def _drop_pipe(self, way: _Direction) -> None:
-        if way.pipe is not None:
-            pipe, way.pipe = way.pipe, None
-            if way.in_pipe:
-                self._pipes.discard(pipe)
+    def drop_pipe(self) -> None:
+        """Give the pipe back, or away with it while it still holds bytes."""
+        if self.pipe is not None:
+            pipe, self.pipe = self.pipe, None
+            if self.in_pipe:
+                self.tunnel.shared.pipes.discard(pipe)
             else:
-                self._pipes.give_back(pipe)
+                self.tunnel.shared.pipes.give_back(pipe)
 
-    def _reset_by(self, reading: _Direction) -> Reason:
-        return Reason.CLIENT_RESET if reading is self._up else Reason.TARGET_RESET
 
-    def _end(self, reason: Reason, *, reset: bool) -> None:
-        if self._ended:
+class TunnelOwner(Protocol):
+    """Who hears of a tunnel's life."""
+
+    def tunnel_ended(self, reason: Reason, up: int, down: int) -> None: ...
+    def first_byte(self) -> None: ...
+
+
+class Tunnel:
+    """Two sockets and the bytes between them. `owner.tunnel_ended` is called once, after both are closed."""
+
+    __slots__ = ("_owner", "down", "ended", "seen", "seen_at", "shared", "up")
+
+    def __init__(
+        self, shared: Shared, client: socket.SocketType, target: socket.SocketType, owner: TunnelOwner
+    ) -> None:
+        self.shared = shared
+        self._owner = owner
+        self.ended = False
+        self.seen = 0  # bytes passed, and when that was, at the last sweep
+        self.seen_at = 0.0
+        self.up = Way(self, client, target)
+        self.down = Way(self, target, client)
+        self.up.other, self.down.other = self.down, self.up
+
+    def start(self, early: bytes = b"", *, client_events: int = READ, target_events: int = READ) -> None:
+        """Begin. `early` is what the client sent along with its handshake; the events are those that the sockets'
+        earlier handlers saw and did not read for."""
+        up, down = self.up, self.down
+        watch = self.shared.poller.watch
+        watch(up.source.fileno(), up.on_event)
+        watch(down.source.fileno(), down.on_event)
+        if up.bucket is not None or down.bucket is not None:
+            up.plain = down.plain = False
+        up.held = early
+        if early or client_events & READ:
+            up.pump()
+        if target_events & READ:
+            down.pump()
+
+    @property
+    def passed(self) -> int:
+        """Bytes that passed so far, both ways together."""
+        return 0 if self.ended else self.up.count + self.down.count
+
+    def abort(self, reason: Reason = Reason.NODE_LOST) -> None:
+        """Reset both sides at once. Idempotent."""
+        self.end(reason, reset=True)
+
+    def check_broken(self, way: Way) -> None:
+        """`way` has read its end of file before; a reset after that shows up nowhere but here."""
+        if not self.ended and way.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.broken(way)
+
+    def broken(self, way: Way) -> None:
+        """The socket that `way` reads from was reset: so is the other."""
+        self.end(Reason.CLIENT_RESET if way is self.up else Reason.TARGET_RESET, reset=True)
+
+    def first_byte(self) -> None:
+        """Tell the owner of the target's first byte."""
+        self._owner.first_byte()
+
+    def end(self, reason: Reason, *, reset: bool = False) -> None:
+        """Close both sockets. Idempotent."""
+        if self.ended:
             return
-        self._ended = True
-        self.reason = reason
-        for way in (self._up, self._down):
-            self._drop_pipe(way)
-            self._poller.unregister(way.source.fileno())
+        self.ended = True
+        up, down = self.up, self.down
+        for way in (up, down):
+            if way.pipe is not None:
+                way.drop_pipe()
+            self.shared.poller.forget(way.source.fileno())
             if reset:
                 with contextlib.suppress(OSError):
                     way.source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             way.source.close()
-        self._finished(self)
+        owner = self._owner
+        # They would keep each other alive until the garbage collector comes by.
+        del up.other, self.up, self.down, self._owner
+        owner.tunnel_ended(reason, up.count, down.count)

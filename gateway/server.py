@@ -19,16 +19,16 @@ from gateway import metrics, start
 from gateway.auth import Authenticator
 from gateway.child import LINE_LIMIT
 from gateway.connection_log import ConnectionLog, LineWriter
-from gateway.dial import Dialler
-from gateway.front import serve
 from gateway.identity import Identifier
 from gateway.limits import Limiter
 from gateway.listener import Budget, Listener, raise_descriptor_limit
 from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
-from gateway.session import Session, Worker
+from gateway.stock import Budget as StockBudget
+from gateway.sweep import Sweep
 from gateway.upstream import Routes
+from gateway.worker import Worker
 from health import logs
 from health.process import ticks
 from health.registry import Registry
@@ -36,6 +36,7 @@ from health.registry import Registry
 log = structlog.get_logger()
 
 REPORT_S = 1.0
+PIPES = 32  # half of what pipe(7) lets an unprivileged user have at full size
 # Nobody serves while a gateway starts: then clients are told that there is no exit, rather than left waiting.
 ALONE_WAITS_S = 1.0
 LINKS_WITHIN_S = 1.0
@@ -46,22 +47,24 @@ _LAST_WORD_S = 1.0
 class Service:
     """One worker at work."""
 
-    def __init__(self, told: start.Start, worker: Worker, lines: LineWriter, channel: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, told: start.Start, worker: Worker, budget: Budget, lines: LineWriter, channel: asyncio.StreamWriter
+    ) -> None:
         self._told = told
         self._worker = worker
         self._lines = lines
         self._channel = channel
         self._listeners: list[Listener] = []
-        descriptors = raise_descriptor_limit()
-        budget = Budget(descriptors, worker.pipes.limit)
         self._most = min(budget.connections, told.settings.max_connections or budget.connections)
-        self._gauges: dict[str, float] = {"descriptors_limit": descriptors}
+        self._gauges: dict[str, float] = {"descriptors_limit": budget.descriptors}
         self._draining = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`, then let the clients end, and cut them after `drain_timeout` seconds."""
         opening = asyncio.create_task(self._open(), name="open")
         reports = asyncio.create_task(self._report(stop), name="report")
+        for task in (opening, reports):
+            task.add_done_callback(_say_why)
         await stop.wait()
         self._draining = True
         opening.cancel()
@@ -107,13 +110,9 @@ class Service:
     async def _open(self) -> None:
         await _know_the_fleet(self._worker.fleet, ALONE_WAITS_S if self._told.alone else None)
         worker = self._worker
-
-        def on_client(sock: socket.socket, peer: tuple[str, int]) -> None:
-            Session(worker, sock, peer).start(serve)
-
         for descriptor in self._told.sockets:
             sock = socket.socket(fileno=descriptor)
-            self._listeners.append(Listener(sock, worker.metrics, self._most, on_client))
+            self._listeners.append(Listener(sock, worker, self._most))
         self.tell(asked=True)
         log.info("worker listening", pid=os.getpid(), most_connections=self._most)
 
@@ -153,8 +152,9 @@ async def run(channel: socket.socket) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     try:
-        async with _worker(told, lines) as worker:
-            service = Service(told, worker, lines, writer)
+        budget = Budget(raise_descriptor_limit(), PIPES)
+        async with _worker(told, lines, budget) as worker:
+            service = Service(told, worker, budget, lines, writer)
             asked = asyncio.create_task(_answer(reader, service, stop), name="answer")
             await service.run(stop)
             asked.cancel()
@@ -171,11 +171,15 @@ async def _answer(reader: asyncio.StreamReader, service: Service, stop: asyncio.
 
 
 @contextlib.asynccontextmanager
-async def _worker(told: start.Start, lines: LineWriter) -> AsyncIterator[Worker]:
+async def _worker(told: start.Start, lines: LineWriter, budget: Budget) -> AsyncIterator[Worker]:
     """Everything that sessions share, from the first read of the registry to the last close."""
     settings = told.settings
     poller = Poller(asyncio.get_running_loop())
-    fleet = Fleet(told.machine, routes=Routes(told.machine, settings.machines, settings.upstream_passwords))
+    fleet = Fleet(
+        told.machine,
+        routes=Routes(told.machine, settings.machines, settings.upstream_passwords),
+        stocks=StockBudget(budget.stock),
+    )
     auth = Authenticator()
     registry = Registry.open(told.redis)
     limiter = Limiter(registry, lambda: fleet.snapshot.users)
@@ -184,25 +188,35 @@ async def _worker(told: start.Start, lines: LineWriter) -> AsyncIterator[Worker]
         settings=settings,
         poller=poller,
         fleet=fleet,
-        dialler=Dialler(fleet, poller, settings.allow_targets, settings.dial_timeout),
         identifier=Identifier(settings, auth, fleet),
         limiter=limiter,
         metrics=Metrics(),
         log=ConnectionLog(lines.add if logged else None),
+        pipes=budget.pipes,
     )
-    worker.empty.set()
+    sweep = Sweep(worker)
     running = [
         asyncio.create_task(fleet.follow(registry), name="snapshot"),
         asyncio.create_task(limiter.run(), name="limits"),
     ]
+    for task in running:
+        task.add_done_callback(_say_why)
     try:
         yield worker
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        sweep.close()
         await fleet.close()
         await limiter.close()
         await registry.close()
         auth.close()
         poller.close()
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    """A part that must not end has ended: the supervisor starts another worker."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("worker failed", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,8 @@
 """One client connection, from accept to the last byte: who it is, what it wants, and what became of it.
 
-`front` finds out what the client speaks, `socks_session` and `http_session` speak it; this module holds what they
-share. A coroutine lives only until the tunnel stands: carrying bytes needs none.
+`front` finds out what the client speaks; `http_session` and `socks_session` speak it, a step for every piece that
+arrives. A step never waits: whatever has to (an argon2 hash, a look-up, plain HTTP) runs in a task of the session, and
+most connections never have one.
 """
 
 import asyncio
@@ -9,105 +10,156 @@ import itertools
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 import structlog
 
 from gateway.channel import AbortedError, Channel
-from gateway.config import GatewaySettings
-from gateway.connection_log import ConnectionLog
-from gateway.dial import Dialled, Dialler
-from gateway.identity import Identifier, Place, socks_raw
-from gateway.limits import Grant, Limiter
-from gateway.metrics import Metrics
-from gateway.poller import Poller
-from gateway.pools import Fleet
-from gateway.relay import PipePool, Relay
+from gateway.deadlines import Deadlines
+from gateway.dial import Dial, Dialled
+from gateway.identity import Identity, Place, socks_raw
+from gateway.limits import Grant
+from gateway.poller import BROKEN, ENDED, READ
+from gateway.relay import Tunnel
 from gateway.want import Want
-from gateway.wire.base import Target, WireError
+from gateway.wire.base import Address, Target, WireError
+from gateway.worker import Worker
 from health.model import User
 from health.reasons import Reason
 
 log = structlog.get_logger()
 
-LINGER_S = 1.0
 LINGER_BYTES = 262_144
+_HEAD_READ = 65_536
 _numbers = itertools.count(1)
 _prefix = secrets.token_hex(4)
+_NOTHING = Want()
 
 
 class ClientGoneError(Exception):
     """The client closed before it had asked for anything."""
 
 
-@dataclass(slots=True)
-class Worker:
-    """What all sessions of a worker share."""
+class ClientProtocol(Protocol):
+    """How a protocol tells the client what came of its request."""
 
-    settings: GatewaySettings
-    poller: Poller
-    fleet: Fleet
-    dialler: Dialler
-    identifier: Identifier
-    limiter: Limiter
-    metrics: Metrics
-    log: ConnectionLog
-    pipes: PipePool = field(default_factory=PipePool)
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(256 * 1024)))
-    sessions: "set[Session]" = field(default_factory=set)
-    empty: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, session: "Session") -> None:
-        """Count `session` among the open ones; `empty` is set while there are none."""
-        self.sessions.add(session)
-        self.empty.clear()
-        self.metrics.opened()
-
-    def remove(self, session: "Session") -> None:
-        """Forget `session`."""
-        self.sessions.discard(session)
-        self.metrics.closed()
-        if not self.sessions:
-            self.empty.set()
+    def connected(self, session: "Session", dialled: Dialled) -> bytes: ...
+    def refused(self, session: "Session", error: WireError) -> bytes: ...
 
 
 class Session:
     """One client. `data` holds what was read and not yet used."""
 
-    def __init__(self, worker: Worker, sock: socket.socket, peer: tuple[str, int]) -> None:
+    __slots__ = (
+        "_channel",
+        "_closed",
+        "_deadlines",
+        "_dial",
+        "_events",
+        "_task",
+        "_told",
+        "_tunnel",
+        "_tunnelled",
+        "conn_id",
+        "data",
+        "dialled",
+        "grant",
+        "identity",
+        "place",
+        "protocol",
+        "sock",
+        "source",
+        "started",
+        "state",
+        "step",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        sock: socket.SocketType,
+        source: Address,
+        place: Place,
+        step: "Callable[[Session], None]",
+    ) -> None:
         self.worker = worker
-        self.channel = Channel(worker.poller, sock)
+        self.sock = sock
+        self.source = source
+        self.place = place
         self.data = b""
         self.conn_id = f"{_prefix}{next(_numbers):08x}"
-        self.source = ip_address(peer[0].partition("%")[0])
-        here = sock.getsockname()
-        self.destination: tuple[IPv4Address | IPv6Address, int] = (ip_address(here[0].partition("%")[0]), here[1])
-        self.authority: str | None = None
-        self.user: User | None = None
+        self.identity: Identity | None = None
         self.grant: Grant | None = None
-        self.user_name = ""
-        self.want = Want()
         self.dialled: Dialled | None = None
-        self._relay: Relay | None = None
-        self._started = time.monotonic()
+        self.protocol: ClientProtocol | None = None
+        self.state: Any = None
+        self.step = step
+        self._channel: Channel | None = None
+        self._dial: Dial | None = None
+        self._events = 0
+        self.started = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._told = False
+        self._tunnel: Tunnel | None = None
+        self._tunnelled = 0
+        self._closed = False
+        self._deadlines: Deadlines | None = None
 
-    def start(self, serve: "Callable[[Session], Awaitable[None]]") -> None:
-        """Let `serve` speak with the client, in a task of its own."""
-        self.worker.add(self)
-        self._task = asyncio.create_task(self._run(serve), name="session")
+    def start(self, deadlines: Deadlines) -> None:
+        """Begin to listen to the client, who has until `deadlines` say."""
+        worker = self.worker
+        if not worker.sessions:
+            worker.empty.clear()
+        worker.sessions.add(self)
+        worker.metrics.opened()
+        self._deadlines = deadlines
+        deadlines.add(self)
+        worker.poller.watch(self.sock.fileno(), self._on_data)
+
+    # who and what, for the protocols
 
     @property
-    def must_authenticate(self) -> bool:
-        """Always beyond loopback, seen from where the client dialled; on loopback where configured."""
-        return self.worker.settings.require_auth or not self.destination[0].is_loopback or not self.source.is_loopback
+    def user(self) -> User | None:
+        """The proxy user who proved to be one, else None."""
+        return self.identity.user if self.identity else None
+
+    @property
+    def user_name(self) -> str:
+        """The name given, proved or not."""
+        return self.identity.name if self.identity else ""
 
     @property
     def owner(self) -> str:
         """Whose the client's sessions are: the user it proved to be, nobody's in particular without a password."""
-        return self.user.name if self.user else ""
+        identity = self.identity
+        return identity.user.name if identity and identity.user else ""
+
+    @property
+    def want(self) -> Want:
+        return self.identity.want if self.identity else _NOTHING
+
+    @property
+    def destination(self) -> tuple[Address, int]:
+        """Where the client dialled."""
+        return self.place.destination
+
+    @property
+    def must_authenticate(self) -> bool:
+        return self.place.must_authenticate
+
+    @property
+    def channel(self) -> Channel:
+        """The client's socket as something that can be awaited."""
+        if self._channel is None:
+            self._channel = Channel(self.worker.poller, self.sock)
+        return self._channel
+
+    @property
+    def tunnel_of(self) -> Tunnel | None:
+        """The tunnel, while it stands."""
+        return self._tunnel
 
     async def more(self) -> None:
         """Read more into `data`. Raises ClientGoneError at the end."""
@@ -116,99 +168,351 @@ class Session:
             raise ClientGoneError
         self.data += chunk
 
-    async def identify(self, credentials: tuple[str, str] | None) -> None:
-        """Check who it is, and put together what it wants from every source that says so.
+    # steps
 
-        Raises WireError.
-        """
-        self.user, self.user_name = None, ""
-        place = Place(self.destination, self.authority, self.must_authenticate)
-        raw = socks_raw(*credentials) if credentials else b""
-        identifier, limiter = self.worker.identifier, self.worker.limiter
-        self.user, self.user_name, self.want = await identifier.identify(credentials, raw, place, self.source)
-        if self.grant is not None:
-            self.grant.release()
-        self.grant = limiter.admit(self.user)
+    def identify_then(
+        self, raw: bytes, credentials: Callable[[], tuple[str, str] | None], then: "Callable[[Session], None]"
+    ) -> None:
+        """Find out who it is, then go on with `then`: at once where the same was proved before. Raises WireError."""
+        if self.known(raw):
+            then(self)
+        else:
+            self.run(self._identify_slowly(raw, credentials(), then))
+
+    def known(self, raw: bytes) -> bool:
+        """Whether the same credentials were proved here before; then it is known who it is. Raises WireError."""
+        identity = self.worker.identifier.known(raw, self.place)
+        if identity is None:
+            return False
+        self._take(identity)
+        return True
+
+    def dial_to(self, target: Target) -> None:
+        """Connect to `target`; `protocol` tells the client what came of it, and the tunnel begins."""
+        self.untimed()
+        self._pause()
+        identity = self.identity
+        assert identity is not None  # noqa: S101 - every protocol identifies first
+        user = identity.user
+        owner, allowed = (user.name, user.allowed_countries) if user else ("", ())
+        dial = self.worker.dialler.start(identity.want, owner, target, allowed, self._dialled)
+        if dial.dialled is None and dial.error is None:
+            self._dial = dial
+
+    def resume(self) -> None:
+        """Go on reading steps, after a task."""
+        self.worker.poller.watch(self.sock.fileno(), self._on_data)
+        self._go_on()
+        if self._reading:
+            self._on_data(READ)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a task speak with the client from here on."""
+        self._pause()
+        self._task = asyncio.create_task(self._guard(work), name="session")
+
+    def deadline(self, deadlines: Deadlines) -> None:
+        """Another deadline from now on."""
+        self.untimed()
+        self._deadlines = deadlines
+        deadlines.add(self)
+
+    def untimed(self) -> None:
+        """No deadline any more; whoever goes on has its own."""
+        deadlines, self._deadlines = self._deadlines, None
+        if deadlines is not None:
+            deadlines.discard(self)
+
+    def send(self, data: bytes) -> None:
+        """A short answer within a handshake. Raises OSError where the client does not even take that."""
+        if self.sock.send(data) != len(data):
+            raise BlockingIOError
+
+    # for tasks
+
+    def handed_on(self) -> None:
+        """The task that calls this ends, the session goes on with steps."""
+        self._task = None
+
+    async def identify(self, credentials: tuple[str, str] | None, raw: bytes | None = None) -> None:
+        """Check who it is, and put together what it wants from every source that says so. Raises WireError."""
+        identifier, place = self.worker.identifier, self.place
+        if raw is None:
+            raw = socks_raw(*credentials) if credentials else b""
+        identity = identifier.known(raw, place)
+        if identity is None:
+            identity = await identifier.identify(credentials, raw, place, self.source)
+        self._take(identity)
 
     async def dial(self, target: Target) -> Dialled:
         """Connect to `target` for this client. Raises WireError."""
         allowed = self.user.allowed_countries if self.user else ()
-        dialled = await self.worker.dialler.dial(self.want, self.owner, target, allowed)
-        self.worker.metrics.dialled(dialled.node.country, dialled.node.id, dialled.ms / 1000)
-        return dialled
-
-    def tunnel(self, dialled: Dialled) -> None:
-        """From here on bytes go both ways until both sides end; what the client sent early goes first."""
-        self.dialled = dialled
-        if dialled.channel.closed:  # the node went away while the client was told
-            self.record(Reason.NODE_LOST)
-            self.channel.abort()
-            return
-        worker = self.worker
-        relay = Relay(worker.poller, self.channel, dialled.channel, worker.pipes, worker.buffer, self._tunnel_ended)
-        self._relay = relay
-        dialled.link.tunnels.discard(dialled.channel)
-        dialled.link.tunnels.add(relay)
-        early, self.data = self.data, b""
-        relay.start(early)
-
-    def abort(self) -> None:
-        """Cut the client off at once."""
-        if self._relay is not None:
-            self._relay.abort(Reason.SHUTDOWN)
-        elif self._task is not None:
-            self._task.cancel()
+        return await self.worker.dialler.dial(self.want, self.owner, target, allowed)
 
     async def refuse(self, answer: bytes) -> None:
-        """Send a last answer so that it arrives: close our side, and read on for a moment before closing."""
-        try:
-            async with asyncio.timeout(LINGER_S):
-                await self.channel.write(answer)
-                self.channel.sock.shutdown(socket.SHUT_WR)
-                seen = 0
-                while seen < LINGER_BYTES and (chunk := await self.channel.read()):
-                    seen += len(chunk)
-        except (OSError, TimeoutError):
-            pass
+        """Send a last answer so that it arrives; the WireError that follows ends the session."""
+        self._tell_last(answer)
 
-    def record(self, reason: Reason, *, up: int = 0, down: int = 0, detail: str = "") -> None:
-        """Count and log how the connection (or one plain HTTP request) ended."""
-        node = self.dialled.node if self.dialled else None
-        country = node.country if node else self.want.country or ""
-        node_id = node.id if node else ""
-        self.worker.metrics.ended(country, node_id, reason, up, down)
+    # the tunnel
+
+    def tunnel(self, dialled: Dialled, client_events: int = READ) -> None:
+        """From here on bytes go both ways until both sides end; what the client sent early goes first."""
+        self.dialled = dialled
+        if dialled.closed:  # the node went away while the client was told
+            self.record(Reason.NODE_LOST)
+            self._reset()
+            return
+        worker = self.worker
+        self.untimed()
+        if self._channel is not None:
+            self._channel.hand_over()
+        tunnel = self._tunnel = Tunnel(worker.shared, self.sock, dialled.sock, self)
+        tunnels = dialled.link.tunnels
+        tunnels.discard(dialled)
+        tunnels.add(tunnel)
         if self.grant is not None:
-            self.grant.count(up + down)
-        user = self.user.name if self.user else ""
-        ms = (time.monotonic() - self._started) * 1000
-        self.worker.log.write(self.conn_id, user, country, node_id, reason, detail, up, down, ms)
+            tunnel.up.bucket, tunnel.down.bucket = self.grant.up, self.grant.down
+        early, self.data = self.data, b""
+        self.state = self.protocol = None
+        tunnel.start(early, client_events=client_events, target_events=dialled.events)
 
-    async def _run(self, serve: "Callable[[Session], Awaitable[None]]") -> None:
+    def tunnel_ended(self, reason: Reason, up: int, down: int) -> None:
+        """Both sockets are closed."""
+        tunnel, self._tunnel = self._tunnel, None
+        assert self.dialled is not None  # noqa: S101 - set by tunnel()
+        if tunnel is not None:
+            self.dialled.link.tunnels.discard(tunnel)
+        self.record(reason, up=up, down=down, counted=self._tunnelled)
+        self._close()
+
+    def first_byte(self) -> None:
+        """The target has answered."""
+        if self.dialled is not None:
+            self.worker.metrics.first_byte(
+                self.dialled.node.country, time.monotonic() - self.started - self.dialled.seconds
+            )
+
+    def settle(self, passed: int) -> None:
+        """Count what passed since the last time against the user's month."""
+        if self.grant is not None:
+            self.grant.count(passed - self._tunnelled)
+            self._tunnelled = passed
+
+    # the end
+
+    def expired(self) -> None:
+        """The handshake's deadline has come; or the time given to a refused client to read its answer."""
+        if self._told:
+            self._close()
+            return
+        self.record(Reason.HANDSHAKE_TIMEOUT)
+        if self._task is not None:
+            self._task.cancel()
+        answer = b""
+        if self.protocol is not None:
+            answer = self.protocol.refused(self, WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time"))
+        self._tell_last(answer)
+
+    def abort(self, reason: Reason = Reason.SHUTDOWN) -> None:
+        """Cut the client off at once."""
+        if self._tunnel is not None:
+            self._tunnel.abort(reason)
+            return
+        if not self._told:
+            self.record(reason)
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._reset()
+
+    def record(self, reason: Reason, *, up: int = 0, down: int = 0, detail: str = "", counted: int = 0) -> None:
+        """Count and log how the connection (or one plain HTTP request) ended."""
+        dialled, worker = self.dialled, self.worker
+        if dialled is not None:
+            country, node = dialled.node.country, dialled.node.id
+        else:
+            country, node = self.want.country or "", ""
+        worker.metrics.ended(country, node, reason, up, down)
+        if self.grant is not None:
+            self.grant.count(up + down - counted)
+        ms = (time.monotonic() - self.started) * 1000
+        user = self.identity.user if self.identity else None
+        name = user.name if user else ""
+        worker.log.write(self.conn_id, name, country, node, reason, detail, up, down, ms)
+
+    # inside
+
+    @property
+    def _reading(self) -> bool:
+        """Steps go on: no task, no dial, no tunnel, no end yet."""
+        return not (self._closed or self._told or self._task or self._dial or self._tunnel)
+
+    def _on_data(self, events: int) -> None:
+        while True:
+            try:
+                chunk = self.sock.recv(_HEAD_READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._close()
+                return
+            if not chunk:
+                self._gone()
+                return
+            self.data = self.data + chunk if self.data else chunk
+            self._events = events & ENDED
+            self._go_on()
+            if not self._reading or not (events & ENDED or len(chunk) == _HEAD_READ):
+                return
+
+    def _go_on(self) -> None:
         try:
-            await serve(self)
+            self.step(self)
+        except WireError as error:
+            self.fail(error)
+        except OSError:
+            self.record(Reason.CLIENT_RESET)
+            self._close()
+        except Exception:
+            self._broken()
+
+    def _gone(self) -> None:
+        """The client closed before its request was complete: an open connection that said nothing is no event."""
+        if self.data:
+            self.record(Reason.CLIENT_RESET)
+        self._close()
+
+    def _take(self, identity: Identity) -> None:
+        old, self.identity = self.identity, identity
+        if old is None or old.user is not identity.user:
+            if self.grant is not None:
+                self.grant.release()
+                self.grant = None
+            self.grant = self.worker.limiter.admit(identity.user)
+        elif self.grant is not None and self.grant.exhausted:
+            raise WireError(Reason.QUOTA_USED, "this user's bytes for the month are used up")
+
+    async def _identify_slowly(
+        self, raw: bytes, credentials: tuple[str, str] | None, then: "Callable[[Session], None]"
+    ) -> None:
+        await self.identify(credentials, raw)
+        self.handed_on()
+        then(self)
+
+    def _pause(self) -> None:
+        self.worker.poller.watch(self.sock.fileno(), self._on_event_meanwhile)
+
+    def _on_event_meanwhile(self, events: int) -> None:
+        """While something else is awaited: remember that there is something to read; a reset ends it."""
+        self._events |= events & READ
+        if events & BROKEN and not self._closed:
+            self.abort(Reason.CLIENT_RESET)
+
+    def _dialled(self, dial: Dial) -> None:
+        self._dial = None
+        dialled = dial.dialled
+        if dialled is None:
+            self.fail(dial.error or WireError(Reason.INTERNAL, ""))
+            return
+        protocol = self.protocol
+        assert protocol is not None  # noqa: S101 - who dials has one
+        try:
+            answer = protocol.connected(self, dialled)
+            if self.sock.send(answer) != len(answer):
+                raise BlockingIOError
+        except OSError:
+            self.dialled = dialled
+            dialled.abort()
+            self.record(Reason.CLIENT_RESET)
+            self._reset()
+            return
+        self.tunnel(dialled, self._events)
+
+    def fail(self, error: WireError) -> None:
+        """Record it, and tell the client where its protocol has words for it."""
+        self.record(error.reason, detail=error.detail)
+        answer = error.reply
+        if not answer and self.protocol is not None:
+            answer = self.protocol.refused(self, error)
+        self._tell_last(answer)
+
+    def _broken(self) -> None:
+        log.exception("session failed", conn_id=self.conn_id)
+        self.record(Reason.INTERNAL)
+        self._reset()
+
+    def _tell_last(self, answer: bytes) -> None:
+        """Send `answer` so that it arrives: close our side, and read on for a moment before closing."""
+        if self._closed or self._told:
+            return
+        self._told = True
+        self.data = b""
+        if not answer:
+            self._close()
+            return
+        try:
+            if self.sock.send(answer) != len(answer):
+                raise BlockingIOError
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        self._events = 0
+        self.deadline(self.worker.lingering)
+        self.worker.poller.watch(self.sock.fileno(), self._linger)
+        self._linger(READ)
+
+    def _linger(self, _: int) -> None:
+        if self._closed:
+            return
+        try:
+            while self._events < LINGER_BYTES:
+                size = self.sock.recv_into(self.worker.shared.buffer)
+                if not size:
+                    break
+                self._events += size
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close()
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, and end the session when it ends without having handed it on."""
+        try:
+            await work
         except (ClientGoneError, AbortedError):
             pass
         except WireError as error:
-            self.record(error.reason, detail=error.detail)
+            if self._told:
+                self.record(error.reason, detail=error.detail)
+            else:
+                self.fail(error)
         except TimeoutError:
             self.record(Reason.HANDSHAKE_TIMEOUT)
         except OSError:
             self.record(Reason.CLIENT_RESET)
         except Exception:
-            log.exception("session failed", conn_id=self.conn_id)
-            self.record(Reason.INTERNAL)
+            self._broken()
         finally:
-            if self._relay is None:
-                self._close()
+            if self._task is asyncio.current_task():  # else it was handed on
+                self._task = None
+                if self._reading:
+                    self._close()
 
-    def _tunnel_ended(self, relay: Relay) -> None:
-        assert self.dialled is not None  # noqa: S101 - set by tunnel()
-        self.dialled.link.tunnels.discard(relay)
-        self.record(relay.reason, up=relay.bytes_up, down=relay.bytes_down)
+    def _reset(self) -> None:
+        self.channel.abort()
         self._close()
 
     def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.untimed()
+        if self._tunnel is None and self.sock.fileno() >= 0:
+            self.channel.close()
         if self.grant is not None:
             self.grant.release()
-        self.channel.close()
+            self.grant = None
         self.worker.remove(self)

@@ -3,101 +3,106 @@
 Exactly one reply, sent when the outcome is known.
 """
 
-import asyncio
-from collections.abc import Callable
-from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 
 from gateway.dial import Dialled
+from gateway.identity import socks_raw
 from gateway.session import Session
 from gateway.udp_session import serve_udp
 from gateway.wire import socks, socks4
-from gateway.wire.base import Target, WireError
-from health.reasons import Reason
+from gateway.wire.base import WireError
 
 
-async def serve_socks5(session: Session) -> None:
-    """Handshake, dial, and start the tunnel or carry datagrams. Raises WireError after the refusal was sent."""
-    handshake = socks.Socks5Handshake(auth_required=session.must_authenticate)
-    try:
-        async with asyncio.timeout(session.worker.settings.handshake_timeout):
-            request = await _shake_hands(session, handshake)
-    except WireError as error:
-        await session.refuse(error.reply)
-        raise
-    session.data = handshake.leftover
-    if request.command is socks.Command.UDP_ASSOCIATE:
-        await serve_udp(session, request.target)
-        return
-    await _connect(session, request.target, _granted, socks.error_reply)
-
-
-async def serve_socks4(session: Session) -> None:
-    """The same for SOCKS4 and 4a, CONNECT only."""
-    handshake = socks4.Socks4Handshake(auth_required=session.must_authenticate)
-    try:
-        async with asyncio.timeout(session.worker.settings.handshake_timeout):
-            request = await _read_request(session, handshake)
-            await session.identify((request.user_id, ""))
-    except WireError as error:
-        await session.refuse(error.reply or socks4.REFUSED)
-        raise
-    session.data = handshake.leftover
-    await _connect(session, request.target, lambda _: socks4.GRANTED, lambda _: socks4.REFUSED)
-
-
-async def _connect(
-    session: Session, target: Target, granted: Callable[[Dialled], bytes], refused: Callable[[Reason], bytes]
-) -> None:
-    try:
-        dialled = await session.dial(target)
-    except WireError as error:
-        await session.refuse(refused(error.reason))
-        raise
-    try:
-        await session.channel.write(granted(dialled))
-    except BaseException:
-        dialled.release()
-        raise
-    session.tunnel(dialled)
-
-
-def _granted(dialled: Dialled) -> bytes:
-    host, port = dialled.channel.sock.getsockname()[:2]
-    return socks.reply(0, ip_address(host), port)
-
-
-async def _shake_hands(session: Session, handshake: socks.Socks5Handshake) -> socks.Request:
-    identified = False
+def step5(session: Session) -> None:
+    """Go on with SOCKS5 as far as the bytes reach. Raises WireError."""
+    handshake: socks.Socks5Handshake | None = session.state
+    if handshake is None:
+        handshake = session.state = socks.Socks5Handshake(auth_required=session.must_authenticate)
+    if session.data:
+        handshake.receive(session.data)
+        session.data = b""
     while True:
         event = handshake.next_event()
         if isinstance(event, socks.NeedData):
-            await _feed(session, handshake)
-        elif isinstance(event, socks.Send):
-            await session.channel.write(event.data)
+            return
+        if isinstance(event, socks.Send):
+            session.send(event.data)
         elif isinstance(event, socks.Credentials):
-            try:
-                await session.identify((event.username, event.password))
-            except WireError as error:
-                raise WireError(error.reason, error.detail, reply=handshake.auth_result(False)) from None
-            identified = True
-            await session.channel.write(handshake.auth_result(True))
+            _log_in(session, event.username, event.password)
+            return
         else:
-            if not identified:
-                try:
-                    await session.identify(None)
-                except WireError as error:
-                    raise WireError(error.reason, error.detail, reply=socks.error_reply(error.reason)) from None
-            return event
+            _requested(session, event)
+            return
 
 
-async def _read_request(session: Session, handshake: socks4.Socks4Handshake) -> socks4.Request:
-    while isinstance(event := handshake.next_event(), socks.NeedData):
-        await _feed(session, handshake)
-    return event
-
-
-async def _feed(session: Session, handshake: socks.Socks5Handshake | socks4.Socks4Handshake) -> None:
-    if not session.data:
-        await session.more()
+def step4(session: Session) -> None:
+    """The same for SOCKS4 and 4a. Raises WireError."""
+    session.protocol = ANSWERS4
+    handshake: socks4.Socks4Handshake | None = session.state
+    if handshake is None:
+        handshake = session.state = socks4.Socks4Handshake(auth_required=session.must_authenticate)
     handshake.receive(session.data)
     session.data = b""
+    event = handshake.next_event()
+    if isinstance(event, socks4.Request):
+        session.data, target = handshake.leftover, event.target
+        pair = (event.user_id, "")
+        session.identify_then(socks_raw(*pair), lambda: pair, lambda session: session.dial_to(target))
+
+
+def _log_in(session: Session, user: str, password: str) -> None:
+    session.protocol = LOGIN5
+    session.identify_then(socks_raw(user, password), lambda: (user, password), _proved)
+
+
+def _proved(session: Session) -> None:
+    session.send(session.state.auth_result(True))
+    session.resume()
+
+
+def _requested(session: Session, request: socks.Request) -> None:
+    session.data = session.state.leftover
+    session.protocol = ANSWERS5
+    if session.identity is None:
+        session.identify_then(b"", lambda: None, lambda session: _act(session, request))
+    else:
+        _act(session, request)
+
+
+def _act(session: Session, request: socks.Request) -> None:
+    if request.command is socks.Command.UDP_ASSOCIATE:
+        session.untimed()
+        session.run(serve_udp(session, request.target))
+    else:
+        session.dial_to(request.target)
+
+
+class _Socks5:
+    """What is told to a client that has made its request."""
+
+    def connected(self, session: Session, dialled: Dialled) -> bytes:
+        host, port = dialled.sock.getsockname()[:2]
+        return socks.bound_reply(inet_pton(AF_INET6 if ":" in host else AF_INET, host), port)
+
+    def refused(self, session: Session, error: WireError) -> bytes:
+        return socks.error_reply(error.reason)
+
+
+class _Socks5Login(_Socks5):
+    """While user name and password are checked, a refusal is theirs (RFC 1929 section 2)."""
+
+    def refused(self, session: Session, error: WireError) -> bytes:
+        return socks.LOGIN_REFUSED
+
+
+class _Socks4:
+    def connected(self, session: Session, dialled: Dialled) -> bytes:
+        return socks4.GRANTED
+
+    def refused(self, session: Session, error: WireError) -> bytes:
+        return socks4.REFUSED
+
+
+ANSWERS5 = _Socks5()
+LOGIN5 = _Socks5Login()
+ANSWERS4 = _Socks4()

@@ -46,7 +46,7 @@ class Association:
     def __init__(
         self,
         poller: Poller,
-        near: socket.socket,
+        near: socket.SocketType,
         client: Peer,
         link: Link,
         out: Sockets,
@@ -102,12 +102,12 @@ class Association:
         else:
             self._timer = self._loop.call_later(left, self._check_idle)
 
-    def _watch(self, sock: socket.socket, receive: Callable[[], None]) -> None:
+    def _watch(self, sock: socket.SocketType, receive: Callable[[], None]) -> None:
         def on_event(events: int) -> None:
             if events & READ:
                 self._drain(receive)
 
-        self._poller.register(sock.fileno(), on_event)
+        self._poller.watch(sock.fileno(), on_event)
 
     def _drain(self, receive: Callable[[], None]) -> None:
         if self._closed:
@@ -172,7 +172,7 @@ class Association:
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
 
-    def _receive_down(self, sock: socket.socket) -> None:
+    def _receive_down(self, sock: socket.SocketType) -> None:
         size, sender = sock.recvfrom_into(self._payload)
         header = self._peers.get(sender[:2])
         if header is None:

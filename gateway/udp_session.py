@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from gateway.channel import AbortedError, Channel
+from gateway.channel import AbortedError
 from gateway.destinations import Peer, numeric
 from gateway.dial import Dialled
-from gateway.links import Link, LinkError
+from gateway.errors import LinkError
+from gateway.links import Link
 from gateway.session import Session
 from gateway.udp import Association
 from gateway.wire import socks
@@ -62,7 +63,7 @@ async def serve_udp(session: Session, origin: Target) -> None:
 
 
 def _associate(
-    session: Session, near: socket.socket, out: dict[int, socket.socket], client: Peer, drops: Counter[str]
+    session: Session, near: socket.SocketType, out: dict[int, socket.SocketType], client: Peer, drops: Counter[str]
 ) -> Association:
     assert session.dialled is not None  # noqa: S101 - set by the caller
     worker, link = session.worker, session.dialled.link
@@ -78,7 +79,7 @@ def _associate(
         link,
         out,
         worker.settings.allow_targets,
-        worker.buffer,
+        worker.shared.buffer,
         limits=(session.grant.up, session.grant.down) if session.grant else (None, None),
         idle=worker.settings.udp_idle_timeout,
         ended=session.channel.close,
@@ -116,7 +117,7 @@ def _client(session: Session, origin: Target) -> Peer:
     return numeric(session.source), origin.port if origin.address == session.source else 0
 
 
-def _near_socket(session: Session) -> tuple[socket.socket, IPv4Address | IPv6Address]:
+def _near_socket(session: Session) -> tuple[socket.SocketType, IPv4Address | IPv6Address]:
     """A bound socket for the client's datagrams, and the address to tell it. Raises WireError."""
     if len(_open) >= MOST:
         raise WireError(Reason.OVERLOADED, f"{MOST} UDP associations are open")
@@ -141,7 +142,7 @@ def _loopback(session: Session) -> IPv4Address | IPv6Address | None:
     return here if here.is_loopback and peer == session.source else None
 
 
-def _names(sock: socket.socket) -> tuple[Peer, Peer]:
+def _names(sock: socket.SocketType) -> tuple[Peer, Peer]:
     try:
         return sock.getsockname(), sock.getpeername()
     except OSError:
@@ -180,7 +181,7 @@ def _bound(host: str, ports: Iterable[int]) -> socket.socket:
         raise
 
 
-async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.socket]]:
+async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.SocketType]]:
     """Datagram sockets of the best node that has some, by IP version. Raises WireError, like a dial."""
     worker, started, tried, last = session.worker, time.monotonic(), set[str](), ""
     allowed = session.user.allowed_countries if session.user else ()
@@ -205,13 +206,12 @@ async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.socket
         raise WireError(Reason.NODE_DOWN, f"no exit gave a datagram socket within {timeout:g} s") from None
 
 
-def _dialled(session: Session, node: Node, link: Link, out: dict[int, socket.socket], started: float) -> Dialled:
-    channel = Channel(session.worker.poller, next(iter(out.values())))
-    return Dialled(node, link, channel, (time.monotonic() - started) * 1000)
+def _dialled(session: Session, node: Node, link: Link, out: dict[int, socket.SocketType], started: float) -> Dialled:
+    return Dialled(session.worker.poller, node, link, next(iter(out.values())), time.monotonic() - started)
 
 
-async def _sockets(link: Link) -> dict[int, socket.socket]:
-    out: dict[int, socket.socket] = {}
+async def _sockets(link: Link) -> dict[int, socket.SocketType]:
+    out: dict[int, socket.SocketType] = {}
     try:
         for family in link.families:
             out[_FAMILIES[family]] = await link.take_datagram_socket(family)

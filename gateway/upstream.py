@@ -15,7 +15,8 @@ from typing import Protocol
 import structlog
 
 from gateway.channel import Channel
-from gateway.links import DirectLink, Link, LinkError, LookupFailedError
+from gateway.errors import DoubtfulError, LinkError, LookupFailedError
+from gateway.links import DirectLink, Link
 from gateway.poller import Poller
 from gateway.wire.base import Target, WireError
 from gateway.wire.upstream_http import MAX_HEAD, HttpClient
@@ -29,12 +30,6 @@ log = structlog.get_logger()
 MAX_LOGIN = 255  # bytes of user and of password, RFC 1929 section 2
 PATIENCE = 0.5  # the share of what is left of the deadline that one upstream may use up
 _LOCALHOST = "localhost"
-
-
-class DoubtfulError(LinkError):
-    """It failed after the target was named, and nothing says that it was the target: another node may be tried. The
-    node is to blame only if another one then reaches the target.
-    """
 
 
 class Handshake(Protocol):
@@ -61,6 +56,7 @@ class UpstreamLink(Link):
     def __init__(self, node_id: str, url: str, passwords: Path | None, want: str = "") -> None:
         super().__init__(node_id)
         self.families = ("inet", "inet6")
+        self.by_name = True
         self._upstream = upstream.parse(url)
         self._passwords = passwords
         self._want = want
@@ -94,10 +90,6 @@ class UpstreamLink(Link):
             self._login = None
             raise (DoubtfulError if talk.asked else LinkError)(_told(error)) from None
 
-    async def take_socket(self, family: str) -> socket.socket:
-        """There is none: a socket of this machine would leave by this machine's address."""
-        raise LinkError("an upstream carries connections it is asked for, nothing else")
-
     async def resolve(self, name: str) -> tuple[str, ...]:
         """Never here: names are handed on."""
         raise LinkError("an upstream resolves names by itself")
@@ -127,8 +119,10 @@ class UpstreamLink(Link):
             raise LinkError("the upstream's name could not be resolved") from None
 
     async def _connect_to(self, poller: Poller, address: str) -> Channel:
-        channel = Channel(poller, await self._here.take_socket("inet6" if ":" in address else "inet"))
-        channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = self._here.pop_socket(address)
+        if sock is None:
+            raise LinkError("out of descriptors")
+        channel = Channel(poller, sock)
         self.dials.add(channel)
         try:
             code, _ = await channel.connect((address, self._upstream.port))

@@ -118,7 +118,7 @@ class AgentClient:
 
     async def sockets(
         self, count: int, *, family: str = "inet", kind: str = "stream", timeout: float = 1.0
-    ) -> tuple[int, list[socket.socket]]:
+    ) -> tuple[int, list[socket.SocketType]]:
         """1 to `count` (at most 200) unconnected non-blocking sockets in the node's namespace, and their generation.
 
         Raises AgentError, also when one turns out to live in our own namespace or to be of another kind.

@@ -55,6 +55,11 @@ def absolute_target(head: Head) -> tuple[Target, bytes, bytes]:
     return target, _origin_form(head.method, rest), _host_field(target)
 
 
+def raw_credentials(head: Head) -> bytes:
+    """Proxy-Authorization as it was sent, every field of it; empty where there is none."""
+    return b"\n".join(head.values(b"proxy-authorization"))
+
+
 def credentials(head: Head) -> tuple[str, str] | None:
     """User name and password of Proxy-Authorization (Basic, RFC 7617), None where the field is absent.
 

@@ -16,6 +16,7 @@ from health.reasons import WIRE, Reason
 VERSION = 5
 AUTH_VERSION = 1
 NO_AUTH, USER_PASSWORD, NO_METHOD = 0x00, 0x02, 0xFF
+LOGIN_REFUSED = bytes((AUTH_VERSION, 1))  # RFC 1929 section 2
 
 ATYP_IPV4, ATYP_NAME, ATYP_IPV6 = 1, 3, 4  # RFC 1928 section 5
 ADDRESS_BYTES = {ATYP_IPV4: 4, ATYP_IPV6: 16}
@@ -89,6 +90,11 @@ def decode_target(atyp: int, host: bytes, port: int) -> Target:
         return Target(str(address), port, address)
     name, literal = parse_host(host.decode("latin-1"))
     return Target(name, port, literal)
+
+
+def bound_reply(packed: bytes, port: int) -> bytes:
+    """Success, with the address bound (4 or 16 bytes in network order) and its port."""
+    return bytes((VERSION, 0, 0, ATYP_IPV4 if len(packed) == 4 else ATYP_IPV6)) + packed + port.to_bytes(2)
 
 
 def error_reply(reason: Reason) -> bytes:

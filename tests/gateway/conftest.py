@@ -60,9 +60,7 @@ def gateways(redis_server: object, tmp_path: Path) -> Iterator[Callable[..., Gat
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(
-    _redis_binary: str, namespaces: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def shared_gateway(_redis_binary: str, namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway for tests that leave it as it was, on 127.0.0.1 and ::1.
 
     Behind it: jp000001; jp000002, which has no datagram sockets; us000001, whose tunnel carries IPv6.

@@ -1,0 +1,67 @@
+"""What is done for open tunnels now and then, so that no byte has to pay for it: idle and total time-outs, TCP options
+that only long tunnels need, and users' monthly bytes.
+"""
+
+import socket
+
+from gateway.relay import Tunnel
+from gateway.session import Session
+from gateway.worker import Worker
+from health.reasons import Reason
+
+PERIOD_S = 5.0
+_AT_ONCE = 500  # tunnels looked at before the others get their turn
+
+# A peer that vanished is noticed after two minutes of silence, or one minute after data went unacknowledged (tcp(7)).
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+
+
+class Sweep:
+    """Looks at every tunnel of a worker once in a period, a few hundred at a time."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._loop = worker.poller.loop
+        self._handle = self._loop.call_later(PERIOD_S, self._begin)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._handle.cancel()
+
+    def _begin(self) -> None:
+        self._look([session for session in self._worker.sessions if session.tunnel_of is not None], 0)
+
+    def _look(self, sessions: list[Session], start: int) -> None:
+        end = start + _AT_ONCE
+        now = self._loop.time()
+        for session in sessions[start:end]:
+            tunnel = session.tunnel_of
+            if tunnel is not None:
+                self._look_at(session, tunnel, now)
+        if end < len(sessions):
+            self._handle = self._loop.call_soon(self._look, sessions, end)  # type: ignore[assignment]
+        else:
+            self._handle = self._loop.call_later(PERIOD_S, self._begin)
+
+    def _look_at(self, session: Session, tunnel: Tunnel, now: float) -> None:
+        settings, passed = self._worker.settings, tunnel.passed
+        if not tunnel.seen_at:
+            for sock in (tunnel.up.source, tunnel.down.source):
+                for level, option, value in KEEPALIVE:
+                    sock.setsockopt(level, option, value)
+        if passed != tunnel.seen or not tunnel.seen_at:
+            tunnel.seen, tunnel.seen_at = passed, now
+            session.settle(passed)
+        elif now - tunnel.seen_at > settings.idle_timeout:
+            tunnel.end(Reason.IDLE_TIMEOUT)
+            return
+        if now - session.started > settings.max_lifetime:
+            tunnel.end(Reason.LIFETIME)
+        elif session.grant is not None and session.grant.exhausted:
+            tunnel.abort(Reason.QUOTA_USED)
