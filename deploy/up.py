@@ -1,6 +1,6 @@
 """`vpnexit up`: everything on this machine, without Docker, root or credentials.
 
-A private Redis, control, scorer, collector and one gateway worker, as children of one supervisor. The one exit is this
+A private Redis, control, scorer, collector and a gateway of one worker, as children of one supervisor. The one exit is this
 machine's own address. Everything is checked before anything is started, so that a mistake ends in one clear line.
 """
 
@@ -67,6 +67,8 @@ def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
     os.environ[variable("control", "engine")] = "none"
     if options.country is not None or not asked.control.direct_nodes:
         os.environ[variable("control", "direct_nodes")] = options.country or NO_COUNTRY
+    if "workers" not in asked.gateway.model_fields_set:
+        os.environ[variable("gateway", "workers")] = "1"
     if "log_level" not in asked.model_fields_set:
         os.environ[variable("log_level")] = "warning"
     redis = None if options.redis else find_redis()

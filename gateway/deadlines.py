@@ -45,13 +45,15 @@ class Deadlines:
 
     def _look(self) -> None:
         now = self._loop.time()
-        while self._entries:
-            entry, at = next(iter(self._entries.items()))
-            if at > now:
-                break
-            del self._entries[entry]
-            entry.expired()
-        if self._entries:
-            self._timer = self._loop.call_later(max(at - now, self._length / 10), self._look)
-        else:
-            self._timer = None
+        left = self._length
+        try:
+            while self._entries:
+                entry, at = next(iter(self._entries.items()))
+                left = at - now
+                if left > 0:
+                    break
+                del self._entries[entry]
+                entry.expired()
+        finally:  # the others' deadlines hold whatever became of this one
+            more = bool(self._entries)
+            self._timer = self._loop.call_later(max(left, self._length / 10), self._look) if more else None

@@ -74,6 +74,7 @@ class Dialled:
         """The socket as something that can be awaited."""
         if self._channel is None:
             self._channel = Channel(self._poller, self.sock)
+            self.events = READ  # which ones it takes without reading for them is not known
         return self._channel
 
     @property
@@ -227,7 +228,10 @@ class Dial:
     def cancel(self) -> None:
         """Nobody wants it any more. Idempotent."""
         self._done = None
-        self._end(WireError(Reason.CLIENT_RESET, "the client left"))
+        if self.dialled is not None:
+            self.dialled.release()
+        else:
+            self._end(WireError(Reason.CLIENT_RESET, "the client left"))
 
     def abort(self) -> None:
         """The node went away: another one may still do it."""

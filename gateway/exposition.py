@@ -14,8 +14,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from gateway import metrics
-from gateway.listener import listening_socket
 from gateway.metrics import BUCKETS, Counters, Rows
+from gateway.resources import listening_socket
 
 _PREFIX = "vpnexit_gateway_"
 _REQUEST_WITHIN_S = 5.0

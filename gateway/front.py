@@ -15,6 +15,11 @@ _STEPS = {
     Kind.SOCKS5: socks_session.step5,
     Kind.SOCKS4: socks_session.step4,
 }
+_ANSWERS = {
+    Kind.HTTP: http_session.ANSWERS,
+    Kind.SOCKS5: socks_session.GREETING5,
+    Kind.SOCKS4: socks_session.ANSWERS4,
+}
 
 
 def welcome(worker: Worker, sock: socket.SocketType, host: str, here: tuple[Address, int]) -> None:
@@ -24,10 +29,17 @@ def welcome(worker: Worker, sock: socket.SocketType, host: str, here: tuple[Addr
     if peer.trusted:
         Session(worker, sock, peer.address, place, _proxy_header).start(worker.proxy_headers)
         return
-    session = Session(worker, sock, peer.address, place, first_step)
-    session.start(worker.handshakes)
-    if not peer.allowed:
-        session.fail(_not_allowed(peer.address))
+    step = first_step if peer.allowed else _turn_away
+    Session(worker, sock, peer.address, place, step).start(worker.handshakes)
+
+
+def _turn_away(session: Session) -> None:
+    """Say no in the client's own protocol, once that is known. Raises WireError."""
+    kind = sniff(session.data)
+    if kind is not None:
+        session.protocol = _ANSWERS.get(kind)
+        allowed = "among the client addresses that may use this proxy (gateway.allow_clients)"
+        raise WireError(Reason.CLIENT_FORBIDDEN, f"{session.source} is not {allowed}")
 
 
 def first_step(session: Session) -> None:
@@ -52,23 +64,18 @@ def _proxy_header(session: Session) -> None:
         return
     header, used = parsed
     session.data = session.data[used:]
-    worker = session.worker
+    worker, step = session.worker, first_step
     if not header.local and header.source is not None and header.destination is not None:
         peer = worker.peer(str(header.source[0]))
         session.source = peer.address
         session.place = worker.place(*header.destination, header.authority, peer.loopback)
-        if not peer.allowed:
-            raise _not_allowed(peer.address)
+        step = first_step if peer.allowed else _turn_away
     if header.unique_id is not None:
         session.conn_id = _printable(header.unique_id) or session.conn_id
     session.deadline(worker.handshakes)
-    session.step = first_step
+    session.step = step
     if session.data:
-        first_step(session)
-
-
-def _not_allowed(address: Address) -> WireError:
-    return WireError(Reason.CLIENT_FORBIDDEN, f"{address} is not among the client addresses that may use this proxy")
+        step(session)
 
 
 def _printable(unique_id: bytes) -> str:

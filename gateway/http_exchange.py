@@ -86,7 +86,7 @@ class Exchange:
 
     async def reply(self, status: bytes, fields: list[Field], body: bytes) -> None:
         """Answer from here, without a target."""
-        self.keep = self._client_stays and self._body.done
+        self.keep = self._may_keep()
         length = (b"Content-Length", b"%d" % len(body))
         head = write_head(b"HTTP/1.1 " + status, [*fields, length, *self._last_words()])
         await self._to_client(head if self._head.method == b"HEAD" else head + body)
@@ -152,7 +152,7 @@ class Exchange:
             return
         body = answer_body(answer, self._head.method)
         # Bytes behind a declined upgrade were meant for another protocol: they must not run as a request (RFC 9931).
-        self.keep = self._client_stays and self._body.done and not (self._upgrade and self._session.data)
+        self.keep = self._may_keep() and not (self._upgrade and self._session.data)
         rest = await self._download(answer, body)
         stays = answer.version != b"1.0" and b"close" not in connection_options(answer.headers)
         stays = stays and not rest and not isinstance(body, UntilClose)
@@ -280,6 +280,9 @@ class Exchange:
     def _exit(self) -> list[Field]:
         node = self._target.node
         return [(b"X-Exit-Node", node.id.encode()), (b"X-Exit-Country", node.country.encode())]
+
+    def _may_keep(self) -> bool:
+        return self._client_stays and self._body.done and not self._session.worker.draining
 
     def _last_words(self) -> list[Field]:
         return [] if self.keep else [(b"Connection", b"close")]

@@ -23,9 +23,11 @@ KEEP_ALIVE_S = 75.0
 def step_known(session: Session) -> bool:
     """Whether the very same CONNECT was sent and proved before; then it is on its way. Raises WireError."""
     asked = _CONNECTS.get(session.data)
-    if asked is None or not session.known(asked.raw):
+    if asked is None:
         return False
     session.protocol = ANSWERS
+    if not session.known(asked.raw):
+        return False
     session.data = b""
     session.dial_to(asked.target)
     return True
@@ -129,11 +131,16 @@ async def _serve(session: Session, head: Head) -> None:
 async def _next_head(session: Session) -> Head:
     """The next request on this connection. Raises ClientGoneError where none comes in time."""
     if not session.data:
+        if session.worker.draining:
+            raise ClientGoneError
+        session.kept = True
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
                 await session.more()
         except TimeoutError:
             raise ClientGoneError from None
+        finally:
+            session.kept = False
     try:
         async with asyncio.timeout(session.worker.settings.handshake_timeout):
             scanned = 0

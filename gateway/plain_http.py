@@ -8,15 +8,18 @@ not be repeated is sent on a kept connection only shortly after its last answer,
 
 import asyncio
 import json
+import socket
+from contextlib import suppress
 
 from gateway.dial import Dialled
 from gateway.http_exchange import CutOffError, Exchange, StaleError
-from gateway.session import ClientGoneError, Session
+from gateway.session import LINGER_BYTES, ClientGoneError, Session
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from gateway.wire.http_connect import absolute_target, credentials
 from gateway.wire.http_head import Head
 from gateway.wire.http_rules import check_framing, check_loop, hops_left
+from gateway.worker import LINGER_S
 from health.reasons import Reason
 
 INTERNAL_HOST = "vpnexit.internal"
@@ -78,8 +81,17 @@ class PlainHttp:
         session.record(Reason.OK, up=one.bytes_up, down=one.bytes_down)
         if not one.keep and not one.complete:
             self.close()
-            await session.refuse(b"")  # what is still coming would else reset the connection under the answer
+            await self._linger()
         return one.keep
+
+    async def _linger(self) -> None:
+        """Let what the client is still sending run out: it would else reset the connection under the answer."""
+        channel, seen = self._session.channel, 0
+        with suppress(OSError, TimeoutError):
+            channel.sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(LINGER_S):
+                while seen < LINGER_BYTES and (data := await channel.read()):
+                    seen += len(data)
 
     async def _forward(self, one: Exchange, target: Target, path: bytes, host: bytes) -> None:
         """Raises like `Exchange.forward`, StaleError excepted."""
@@ -92,6 +104,9 @@ class PlainHttp:
                 await self._connect(target, repeatable=True)
                 await one.forward(self._connected, path, host, kept=False)
         except BaseException:
+            # It may have a part of the request, which is not the whole: no orderly end.
+            if self._upstream is not None:
+                self._upstream.channel.abort()
             self.close()
             raise
         if not one.reusable and not one.switched:

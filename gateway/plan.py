@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 ANSWER_WITHIN_S = 60.0
 
@@ -60,22 +60,26 @@ async def ask_anew(plan: Plan) -> Plan:
             raise PlanError(f"cannot run {plan.reload[0]}: {error.strerror}") from None
         finally:
             os.close(theirs)
-        text, said = await _outcome(process, source.read)
+        text, said = await _outcome(process, source)
     if process.returncode != 0:
         lines = said.decode(errors="replace").split("\n")
         raise PlanError(next((line for line in reversed(lines) if line.strip()), "it was not said what is wrong"))
     return Plan.read(text)
 
 
-async def _outcome(process: asyncio.subprocess.Process, read: Any) -> tuple[bytes, bytes]:
-    reading = asyncio.get_running_loop().run_in_executor(None, read)
+async def _outcome(process: asyncio.subprocess.Process, source: BinaryIO) -> tuple[bytes, bytes]:
+    """All that it wrote to `source` and to its standard error; it has ended then, one way or the other."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            _, said = await process.communicate()
+            text, (_, said) = await asyncio.gather(reader.read(), process.communicate())
     except TimeoutError:
         raise PlanError(f"the configuration was not read within {ANSWER_WITHIN_S:g} s") from None
     finally:
+        transport.close()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        text = await reading
+        await process.wait()
     return text, said

@@ -1,8 +1,7 @@
 """One edge-triggered epoll for every client and target socket of a worker, itself a single reader of the event loop.
 
 A descriptor is registered once with every event and never modified. Whoever takes an event reads or writes until the
-kernel says "would block"; a spurious event must do no harm, since a descriptor number may have been used again within
-one batch.
+kernel says "would block". A descriptor number that is used again within a batch gets nothing of that batch.
 """
 
 import asyncio
@@ -34,6 +33,7 @@ class Poller:
         self.loop = loop
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
+        self._fresh: set[int] = set()
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def watch(self, fd: int, handler: Handler) -> None:
@@ -46,6 +46,7 @@ class Poller:
         self._handlers[fd] = handler
         if not known:
             self._epoll.register(fd, EVENTS)
+            self._fresh.add(fd)
 
     def forget(self, fd: int) -> None:
         """Stop watching `fd`, which is closed next: that takes it out of the epoll by itself (epoll(7), Q6)."""
@@ -61,10 +62,11 @@ class Poller:
         self._epoll.close()
 
     def _ready(self) -> None:
-        handlers = self._handlers
+        handlers, fresh = self._handlers, self._fresh
+        fresh.clear()
         for fd, events in self._epoll.poll(0, _BATCH):
             handler = handlers.get(fd)
-            if handler is None:
+            if handler is None or fd in fresh:  # meant for one that had the number before
                 continue
             try:
                 handler(events)

@@ -21,10 +21,11 @@ from gateway.child import LINE_LIMIT
 from gateway.connection_log import ConnectionLog, LineWriter
 from gateway.identity import Identifier
 from gateway.limits import Limiter
-from gateway.listener import Budget, Listener, raise_descriptor_limit
+from gateway.listener import Listener
 from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
+from gateway.resources import Budget, raise_descriptor_limit
 from gateway.stock import Budget as StockBudget
 from gateway.sweep import Sweep
 from gateway.upstream import Routes
@@ -57,7 +58,6 @@ class Service:
         self._listeners: list[Listener] = []
         self._most = min(budget.connections, told.settings.max_connections or budget.connections)
         self._gauges: dict[str, float] = {"descriptors_limit": budget.descriptors}
-        self._draining = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`, then let the clients end, and cut them after `drain_timeout` seconds."""
@@ -66,7 +66,7 @@ class Service:
         for task in (opening, reports):
             task.add_done_callback(_say_why)
         await stop.wait()
-        self._draining = True
+        self._worker.drain()
         opening.cancel()
         await asyncio.gather(opening, reports, return_exceptions=True)
         for listener in self._listeners:
@@ -95,7 +95,7 @@ class Service:
             self._gauges["descriptors_open"] = _descriptors()
         return {
             "listening": bool(self._listeners),
-            "ready": fleet.ready and not self._draining,
+            "ready": fleet.ready and not self._worker.draining,
             "nodes": numbers.known_nodes(fleet.snapshot.nodes, time.monotonic()),
             "gauges": self._gauges,
             "counters": metrics.to_json(numbers.counters()),

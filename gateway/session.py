@@ -20,7 +20,7 @@ from gateway.deadlines import Deadlines
 from gateway.dial import Dial, Dialled
 from gateway.identity import Identity, Place, socks_raw
 from gateway.limits import Grant
-from gateway.poller import BROKEN, ENDED, READ
+from gateway.poller import BROKEN, ENDED, READ, URGENT
 from gateway.relay import Tunnel
 from gateway.want import Want
 from gateway.wire.base import Address, Target, WireError
@@ -66,6 +66,7 @@ class Session:
         "dialled",
         "grant",
         "identity",
+        "kept",
         "place",
         "protocol",
         "sock",
@@ -99,6 +100,7 @@ class Session:
         self._channel: Channel | None = None
         self._dial: Dial | None = None
         self._events = 0
+        self.kept = False  # a task waits for another request, and the client owes us none
         self.started = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._told = False
@@ -202,7 +204,7 @@ class Session:
     def resume(self) -> None:
         """Go on reading steps, after a task."""
         self.worker.poller.watch(self.sock.fileno(), self._on_data)
-        self._go_on()
+        self._go_on(self.step)
         if self._reading:
             self._on_data(READ)
 
@@ -233,6 +235,7 @@ class Session:
     def handed_on(self) -> None:
         """The task that calls this ends, the session goes on with steps."""
         self._task = None
+        self._events |= READ  # its channel may have had events that nobody read for
 
     async def identify(self, credentials: tuple[str, str] | None, raw: bytes | None = None) -> None:
         """Check who it is, and put together what it wants from every source that says so. Raises WireError."""
@@ -306,6 +309,7 @@ class Session:
             self._close()
             return
         self.record(Reason.HANDSHAKE_TIMEOUT)
+        self.worker.metrics.refused(Reason.HANDSHAKE_TIMEOUT)
         if self._task is not None:
             self._task.cancel()
         answer = b""
@@ -325,6 +329,11 @@ class Session:
         if self._task is not None:
             self._task.cancel()
         self._reset()
+
+    def drain(self) -> None:
+        """The worker stops: a connection that is only kept for another request ends."""
+        if self.kept and self._task is not None:
+            self._task.cancel()
 
     def record(self, reason: Reason, *, up: int = 0, down: int = 0, detail: str = "", counted: int = 0) -> None:
         """Count and log how the connection (or one plain HTTP request) ended."""
@@ -355,20 +364,20 @@ class Session:
             except BlockingIOError:
                 return
             except OSError:
-                self._close()
+                self._gone()
                 return
             if not chunk:
                 self._gone()
                 return
             self.data = self.data + chunk if self.data else chunk
             self._events = events & ENDED
-            self._go_on()
-            if not self._reading or not (events & ENDED or len(chunk) == _HEAD_READ):
+            self._go_on(self.step)
+            if not self._reading or not (events & (ENDED | URGENT) or len(chunk) == _HEAD_READ):
                 return
 
-    def _go_on(self) -> None:
+    def _go_on(self, step: "Callable[[Session], None]") -> None:
         try:
-            self.step(self)
+            step(self)
         except WireError as error:
             self.fail(error)
         except OSError:
@@ -379,7 +388,7 @@ class Session:
 
     def _gone(self) -> None:
         """The client closed before its request was complete: an open connection that said nothing is no event."""
-        if self.data:
+        if self.data or self.state is not None:
             self.record(Reason.CLIENT_RESET)
         self._close()
 
@@ -398,7 +407,7 @@ class Session:
     ) -> None:
         await self.identify(credentials, raw)
         self.handed_on()
-        then(self)
+        self._go_on(then)
 
     def _pause(self) -> None:
         self.worker.poller.watch(self.sock.fileno(), self._on_event_meanwhile)
@@ -432,6 +441,8 @@ class Session:
     def fail(self, error: WireError) -> None:
         """Record it, and tell the client where its protocol has words for it."""
         self.record(error.reason, detail=error.detail)
+        if self.dialled is None:
+            self.worker.metrics.refused(error.reason)
         answer = error.reply
         if not answer and self.protocol is not None:
             answer = self.protocol.refused(self, error)

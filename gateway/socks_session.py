@@ -17,6 +17,7 @@ def step5(session: Session) -> None:
     """Go on with SOCKS5 as far as the bytes reach. Raises WireError."""
     handshake: socks.Socks5Handshake | None = session.state
     if handshake is None:
+        session.protocol = GREETING5
         handshake = session.state = socks.Socks5Handshake(auth_required=session.must_authenticate)
     if session.data:
         handshake.receive(session.data)
@@ -26,6 +27,7 @@ def step5(session: Session) -> None:
         if isinstance(event, socks.NeedData):
             return
         if isinstance(event, socks.Send):
+            session.protocol = LOGIN5 if event.data[1] == socks.USER_PASSWORD else ANSWERS5
             session.send(event.data)
         elif isinstance(event, socks.Credentials):
             _log_in(session, event.username, event.password)
@@ -51,18 +53,17 @@ def step4(session: Session) -> None:
 
 
 def _log_in(session: Session, user: str, password: str) -> None:
-    session.protocol = LOGIN5
     session.identify_then(socks_raw(user, password), lambda: (user, password), _proved)
 
 
 def _proved(session: Session) -> None:
+    session.protocol = ANSWERS5
     session.send(session.state.auth_result(True))
     session.resume()
 
 
 def _requested(session: Session, request: socks.Request) -> None:
     session.data = session.state.leftover
-    session.protocol = ANSWERS5
     if session.identity is None:
         session.identify_then(b"", lambda: None, lambda session: _act(session, request))
     else:
@@ -88,6 +89,13 @@ class _Socks5:
         return socks.error_reply(error.reason)
 
 
+class _Socks5Greeting(_Socks5):
+    """Before anything was agreed on, the one refusal there is: no method will do (RFC 1928 section 3)."""
+
+    def refused(self, session: Session, error: WireError) -> bytes:
+        return socks.NO_METHOD_WILL_DO
+
+
 class _Socks5Login(_Socks5):
     """While user name and password are checked, a refusal is theirs (RFC 1929 section 2)."""
 
@@ -103,6 +111,7 @@ class _Socks4:
         return socks4.REFUSED
 
 
+GREETING5 = _Socks5Greeting()
 ANSWERS5 = _Socks5()
 LOGIN5 = _Socks5Login()
 ANSWERS4 = _Socks4()

@@ -61,7 +61,7 @@ class Stock:
             refill = self._refill
             if refill is None:  # the budget is used up by others
                 return (await self._fetch(1))[0]
-            await asyncio.shield(refill)
+            await asyncio.wait((refill,))  # which the end of the link may cancel
             if not self._sockets and self._error:
                 raise LinkError(self._error)
 
@@ -75,6 +75,7 @@ class Stock:
     def close(self) -> None:
         """Drop them, and fetch no more."""
         self.drop()
+        self._error = "the node was taken away"
         if self._refill is not None:
             self._refill.cancel()
         if self._shrinking is not None:

@@ -25,9 +25,9 @@ from gateway.child import Child, ChildError
 from gateway.connection_log import LineWriter
 from gateway.exposition import GAUGES, Monitor, exposition
 from gateway.generation import Generation
-from gateway.listener import listening_socket, raise_descriptor_limit
 from gateway.metrics import Counters
 from gateway.plan import Plan, PlanError, ask_anew
+from gateway.resources import listening_socket, raise_descriptor_limit
 from health import logs
 from health.process import Backoff
 

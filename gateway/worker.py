@@ -68,6 +68,12 @@ class Worker:
         self.peer = lru_cache(PEERS_KEPT)(self._look_at)
         self.place = lru_cache(PEERS_KEPT)(self._place)
 
+    def drain(self) -> None:
+        """From now on answers end their connections, and those that only wait for another request end now."""
+        self.draining = True
+        for session in list(self.sessions):
+            session.drain()
+
     def remove(self, session: "Session") -> None:
         """Forget `session`; `empty` is set while there are none."""
         self.sessions.discard(session)

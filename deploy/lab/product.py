@@ -28,6 +28,7 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
         "state_dir": str(place.root),
         "redis": {"url": f"unix://{place.redis_socket}"},
         "gateway": {
+            "workers": 1,  # each of the two gateways
             "require_auth": True,
             "allow_targets": [world.RANGE],
             "trusted_proxies": [f"{HOST}/32"],

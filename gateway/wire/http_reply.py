@@ -33,7 +33,7 @@ def error_response(
     """
     wire = WIRE[reason]
     detail = detail[:MAX_DETAIL]
-    words = f"{wire.text}: {detail}" if detail else wire.text
+    words = f"{wire.text}: {detail}" if detail and detail != wire.text else wire.text
     status = f"{wire.http} {HTTPStatus(wire.http).phrase}"
     body = f"{status}\n{words}\n".encode(errors="replace")
     fields = [

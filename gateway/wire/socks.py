@@ -16,6 +16,7 @@ from health.reasons import WIRE, Reason
 VERSION = 5
 AUTH_VERSION = 1
 NO_AUTH, USER_PASSWORD, NO_METHOD = 0x00, 0x02, 0xFF
+NO_METHOD_WILL_DO = bytes((VERSION, NO_METHOD))  # RFC 1928 section 3
 LOGIN_REFUSED = bytes((AUTH_VERSION, 1))  # RFC 1929 section 2
 
 ATYP_IPV4, ATYP_NAME, ATYP_IPV6 = 1, 3, 4  # RFC 1928 section 5
@@ -164,7 +165,7 @@ class Socks5Handshake:
         raise WireError(
             Reason.AUTH_REQUIRED if self._auth_required else Reason.BAD_REQUEST,
             "the client offered no acceptable SOCKS5 method: offer user name and password",
-            reply=bytes((VERSION, NO_METHOD)),
+            reply=NO_METHOD_WILL_DO,
         )
 
     def _credentials(self) -> Event:

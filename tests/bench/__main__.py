@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import bulk, connect, endurance, fetch, hold, latency, profile
-from tests.bench.children import BenchError
+from tests.bench.children import PROXY_UID, BenchError
 from tests.bench.lanes import Bench, Lane
 from tests.bench.product import OURS, ROOT, Product
 from tests.bench.results import Section, document, notes
@@ -116,7 +116,7 @@ def _products(made: Bench, trees: Sequence[Path] | None) -> Iterator[Product]:
     """Ours, from each of the trees; the first is the one that the goals are about."""
     for number, tree in enumerate(trees or [ROOT]):
         name = f"{OURS} ({tree.name})" if number else OURS
-        yield Product(made.tools, made.directory, tree=tree, name=name)
+        yield Product(made.tools, made.directory, tree=tree, name=name, user=PROXY_UID - number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=int, default=10_000, help="connections a lane and round (default: %(default)s)")
     add("--clients", type=int, default=32, help="connections at once (default: %(default)s)")
     add("--rounds", type=int, default=5, help="how often each lane has its turn (default: %(default)s)")
-    add("--gigabytes", type=float, default=2, help="bulk: 10^9 bytes a lane and round (default: %(default)s)")
+    add("--gigabytes", type=float, default=1, help="bulk: 10^9 bytes a lane and round (default: %(default)s)")
     add("--rate", type=float, default=400, help="latency: connections a second (default: %(default)s)")
     add("--latency-seconds", type=float, default=5, help="latency: of each turn (default: %(default)s)")
     add("--tunnels", type=int, default=50_000, help="hold: tunnels at once (default: %(default)s)")

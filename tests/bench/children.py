@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-# Nobody's numbers on this machine: the gateway and its peers share one, so that limits per user are the same.
-PROXY_UID = 61003
+# Nobody's number on this machine. Each peer gets one of those above it, each further tree one of those below: what the
+# kernel grants a user (pipes, above all) must not be used up by a neighbour.
+PROXY_UID = 61100
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 _CPU_SCHED = 2  # CPUCLOCK_SCHED, include/linux/posix-timers.h: nanoseconds of all threads, ended ones too

@@ -50,12 +50,18 @@ class Origin:
 
 
 class Exits:
-    """`count` exits of one country: real agents in one network namespace, beside `origins` origins."""
+    """`count` exits of one country: real agents in one network namespace, beside `origins` origins.
 
-    def __init__(self, tools: Tools, directory: Path, environment: dict[str, str], count: int, origins: int) -> None:
+    Members of `group` may ask the agents, as in a container's directory.
+    """
+
+    def __init__(
+        self, tools: Tools, directory: Path, environment: dict[str, str], *, group: int, count: int, origins: int
+    ) -> None:
         self.ids = [f"{COUNTRY}{number:06x}" for number in range(1, count + 1)]
         self._directory = directory
         self._environment = environment
+        self._group = group
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as made:
             first = Origin(tools, directory, ("unshare", "-n", "sh", "-ec", _NAMESPACE), "-names")
@@ -79,8 +85,8 @@ class Exits:
     def _agent(self, tools: Tools, node: str, made: contextlib.ExitStack) -> Child:
         home = self._directory / node
         home.mkdir(mode=0o750)
-        os.chown(home, protocol.AGENT_UID, PROXY_UID)
-        identity = ["setpriv", f"--reuid={protocol.AGENT_UID}", f"--regid={PROXY_UID}", "--clear-groups"]
+        os.chown(home, protocol.AGENT_UID, self._group)
+        identity = ["setpriv", f"--reuid={protocol.AGENT_UID}", f"--regid={self._group}", "--clear-groups"]
         program: list[str | Path] = [tools.python, "-P", "-m", "health.agent.agent", home / protocol.SOCKET_NAME]
         agent = Child(
             [*self._enter, *identity, "--inh-caps=-all", "--pdeathsig=KILL", *program],

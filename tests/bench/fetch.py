@@ -4,6 +4,8 @@ All of it goes into one cache directory that every user can read (VPNEXIT_BENCH_
 into the system: Debian's packages are unpacked there, not installed, so no service starts and no port is taken.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -12,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.children import PROXY_UID, BenchError
@@ -38,22 +40,24 @@ class MissingError(Exception):
 def tools() -> Tools:
     """The load generator and the interpreter. Raises BenchError."""
     _own_cache()
-    return Tools(python=_interpreter(), load=Load(_load()))
+    with _alone():
+        return Tools(python=_interpreter(), load=Load(_load()))
 
 
 def peer_program(peer: Peer) -> Path:
     """Where the program of `peer` is, fetched if need be. Raises MissingError."""
-    if peer.program in _PYPI:
-        return _pypi()
-    if peer.program in _GO:
-        return _go_module(peer.program)
-    return _debian(peer.program)
+    with _alone():
+        if peer.program in _PYPI:
+            return _pypi()
+        if peer.program in _GO:
+            return _go_module(peer.program)
+        return _debian(peer.program)
 
 
 def py_spy() -> Path:
     """A profiler that looks into a running Python. Raises MissingError."""
-    found = shutil.which("py-spy")
-    return Path(found) if found else _pypi().parent / "py-spy"
+    with _alone():
+        return _pypi().parent / "py-spy"
 
 
 def peer_version(peer: Peer, program: Path) -> str:
@@ -72,8 +76,8 @@ def peer_version(peer: Peer, program: Path) -> str:
 
 
 def commit(tree: Path) -> str:
-    """Which commit a checkout is at, and whether it was changed since; empty outside git."""
-    return _output(["git", "-C", str(tree), "describe", "--always", "--dirty"])
+    """Which commit a checkout is at; empty outside git."""
+    return _output(["git", "-C", str(tree), "rev-parse", "--short", "HEAD"])
 
 
 def environment() -> dict[str, str]:
@@ -90,12 +94,20 @@ def _own_cache() -> None:
         raise BenchError(f"{CACHE} belongs to somebody else: remove it, or name another in VPNEXIT_BENCH_CACHE")
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Two runs at once do not fetch the same thing twice: the second waits, and finds it there."""
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _load() -> Path:
-    source, program = Path(__file__).parent / "load", CACHE / "load"
-    files = sorted(source.glob("*.go"))
-    if program.exists() and all(file.stat().st_mtime < program.stat().st_mtime for file in files):
-        return program
-    _go("build", "-o", str(program), ".", directory=source, fault=BenchError)
+    source = Path(__file__).parent / "load"
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.glob("*.go"))))
+    program = CACHE / f"load-{digest.hexdigest()[:12]}"
+    if not program.exists():
+        _go("build", "-o", str(program), ".", directory=source, fault=BenchError)
     return program
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.children import Child, free_port, listens
+from tests.bench.children import PROXY_UID, Child, free_port, listens
 from tests.bench.clients import PASSWORD, USER
 
 Command = list[str | Path]
@@ -45,7 +45,8 @@ class Running:
         self.peer = peer
         self.port = free_port()
         command = peer.command(Place(program, directory, self.port, target))
-        self.child = Child(command, directory, environment=environment)
+        user = PROXY_UID + 1 + PEERS.index(peer)
+        self.child = Child(command, directory, user=user, environment=environment)
         try:
             self.child.wait_for(lambda: listens(self.port))
         except BaseException:

@@ -39,8 +39,10 @@ class Product:
         origins: int = 1,
         tree: Path = ROOT,
         name: str = OURS,
+        user: int = PROXY_UID,
     ) -> None:
         self.name = name
+        self._user = user
         self._stack = contextlib.ExitStack()
         self._tools = tools
         self.tree = tree
@@ -85,12 +87,14 @@ class Product:
     def _start(self, workers: int, origins: int) -> None:
         state = self._directory / "state"
         state.mkdir()
-        os.chown(state, PROXY_UID, PROXY_UID)
+        os.chown(state, self._user, self._user)
         redis = state / "redis.sock"
         self._child([redis_binary.find(), "--port", "0", "--unixsocket", redis, "--save", "", "--dir", state]).wait_for(
             redis.exists
         )
-        self.exits = Exits(self._tools, self._directory, self._environment, _EXITS, origins)
+        self.exits = Exits(
+            self._tools, self._directory, self._environment, group=self._user, count=_EXITS, origins=origins
+        )
         self._stack.callback(self.exits.close)
         url = f"unix://{redis}"
         asyncio.run(_record(url, self.exits))
@@ -103,7 +107,7 @@ class Product:
         self.gateway.wait_for(self._carries)
 
     def _child(self, command: Sequence[str | Path]) -> Child:
-        child = Child(command, self._directory, environment=self._environment)
+        child = Child(command, self._directory, user=self._user, environment=self._environment)
         self._stack.callback(child.close)
         return child
 

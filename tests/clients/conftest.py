@@ -9,7 +9,6 @@ import pytest
 from tests.clients.world import World
 from tests.conftest import RedisServer
 from tests.gateway.conftest import namespaces  # noqa: F401 - a fixture
-from tests.gateway.harness import Gateway
 
 
 def _missing(programs: tuple[str, ...]) -> None:
@@ -44,11 +43,3 @@ def world(
         made.close()
     finally:
         redis.remove()
-
-
-@pytest.fixture
-def refusing(world: World) -> Iterator[Gateway]:
-    """A gateway of the test's own for wrong passwords: failed log-ins are slowed per address."""
-    made = world.gateway(require_auth=True)
-    yield made
-    made.close()

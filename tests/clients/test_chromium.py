@@ -7,7 +7,6 @@ import pytest
 
 from tests.clients.chromium import Chromium
 from tests.clients.world import HOST, NODES, PASSWORD, SITE, World
-from tests.gateway.harness import Gateway
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
@@ -39,15 +38,15 @@ def test_with_user_name_and_password(world: World, tmp_path: Path) -> None:
 def test_by_the_port_of_a_country(world: World, tmp_path: Path, scheme: str) -> None:
     # SOCKS4 has no names: there Chromium resolves them, with what it is told here.
     here = f"--host-resolver-rules=MAP {SITE} {HOST}"
-    with Chromium(tmp_path / "profile", f"{scheme}://{HOST}:{world.ports_port}", here) as browser:
+    with Chromium(tmp_path / "profile", f"{scheme}://{HOST}:{world.ports.port}", here) as browser:
         assert browser.open(PLAIN).strip() == NODES["de"]
         assert browser.open(TLS).strip() == NODES["de"]
         assert browser.run(SOCKET.format(f"wss://{SITE}/ws")) == NODES["de"]
         assert browser.asked == 0
 
 
-def test_a_wrong_password(world: World, refusing: Gateway, tmp_path: Path) -> None:
-    with Chromium(tmp_path / "profile", f"http://{HOST}:{refusing.port}") as browser:
+def test_a_wrong_password(world: World, tmp_path: Path) -> None:
+    with Chromium(tmp_path / "profile", f"http://{HOST}:{world.refusing.port}") as browser:
         browser.credentials = world.name("jp"), "wrong"
         shown = browser.open(PLAIN)
         assert browser.asked == 2  # without, with the wrong one; the third time nobody answers

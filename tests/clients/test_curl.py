@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.clients.world import HOST, NODES, PASSWORD, SITE, World
-from tests.gateway.harness import Gateway, curl
+from tests.clients.world import HOST, NODES, PASSWORD, PROXY_NAME, SITE, World
+from tests.gateway.harness import curl
 
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
 HTTP_FORMS = {
@@ -43,7 +43,7 @@ def test_user_option_and_old_http(world: World, url: str) -> None:
 
 @pytest.mark.parametrize("url", [PLAIN, TLS])
 def test_proxy_over_tls(world: World, url: str) -> None:
-    proxy = f"https://{HOST}:{world.tls_port}"
+    proxy = f"https://{HOST}:{world.tls.port}"
     answer = ask(world, ["-x", proxy, "-U", f"{world.name('de')}:{PASSWORD}", "--proxy-cacert", world.ca], url)
     assert came_from("de", answer)
 
@@ -76,7 +76,16 @@ def test_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_port_that_means_a_country(world: World) -> None:
     for scheme in ("http", "socks5h"):
-        assert came_from("de", ask(world, ["-x", f"{scheme}://{HOST}:{world.ports_port}"], PLAIN))
+        assert came_from("de", ask(world, ["-x", f"{scheme}://{HOST}:{world.ports.port}"], PLAIN))
+
+
+def test_a_server_name_that_means_a_country(world: World) -> None:
+    here = f"{PROXY_NAME}:{world.names.port}"
+    proxy = ["-x", f"https://{here}", "--proxy-cacert", world.ca, "--resolve", f"{here}:{HOST}"]
+    assert came_from("jp", ask(world, proxy, PLAIN))
+    refused = ask(world, [*proxy, "-U", f"{world.name('de')}:"], PLAIN)
+    assert refused.stdout.endswith("\n400 000")
+    assert "must agree" in refused.stdout
 
 
 def test_a_large_upload_and_download(world: World) -> None:
@@ -92,13 +101,13 @@ def test_a_large_upload_and_download(world: World) -> None:
         assert got.read_bytes() == sent.read_bytes()
 
 
-def test_wrong_passwords(world: World, refusing: Gateway) -> None:
-    plain = ask(world, ["-x", world.url("http", "jp", refusing, "wrong")], PLAIN)
+def test_wrong_passwords(world: World) -> None:
+    plain = ask(world, ["-x", world.url("http", "jp", world.refusing, "wrong")], PLAIN)
     assert plain.stdout.endswith("\n407 000")
     assert "user name or password is wrong" in plain.stdout
-    tunnel = ask(world, ["-x", world.url("http", "jp", refusing, "wrong")], TLS)
+    tunnel = ask(world, ["-x", world.url("http", "jp", world.refusing, "wrong")], TLS)
     assert (tunnel.returncode, tunnel.stdout) == (56, "\n000 407")
-    socks = ask(world, ["-x", world.url("socks5h", "jp", refusing, "wrong")], PLAIN)
+    socks = ask(world, ["-x", world.url("socks5h", "jp", world.refusing, "wrong")], PLAIN)
     assert socks.returncode == 97
     assert "User was rejected by the SOCKS5 server" in socks.stderr
 

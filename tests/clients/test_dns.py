@@ -8,11 +8,11 @@ import dns.query
 import pytest
 import socks
 
-from tests.clients.world import HOST, NODES, PASSWORD, SITE, World
+from tests.clients.world import HOST, NODES, PASSWORD, SITE, Front, World
 from tests.gateway.harness import Gateway
 
 
-def associated(gateway: Gateway, user: str, password: str, rdns: bool = True) -> socks.socksocket:
+def associated(gateway: Gateway | Front, user: str, password: str, rdns: bool = True) -> socks.socksocket:
     """With `rdns`, its default, PySocks names the address that it does not know yet "0", as a host name."""
     sock = socks.socksocket(type=socks.socket.SOCK_DGRAM)
     sock.settimeout(5)
@@ -38,6 +38,6 @@ def test_a_lookup(world: World, host: str, rdns: bool, country: str) -> None:
             assert where(sock, host) == NODES[country]
 
 
-def test_a_wrong_password(world: World, refusing: Gateway) -> None:
-    with associated(refusing, world.name("jp"), "wrong") as sock, pytest.raises(socks.SOCKS5AuthError):
+def test_a_wrong_password(world: World) -> None:
+    with associated(world.refusing, world.name("jp"), "wrong") as sock, pytest.raises(socks.SOCKS5AuthError):
         where(sock, HOST)

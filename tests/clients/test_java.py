@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.clients.world import HOST, NODES, PASSWORD, SITE, World
-from tests.gateway.harness import Gateway
 
 SOURCE = Path(__file__).parent / "java" / "Client.java"
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
@@ -37,8 +36,8 @@ def test_http_client(world: World, client: Client, url: str) -> None:
     assert answer == f"200 {NODES['jp']}"
 
 
-def test_http_client_with_a_wrong_password(world: World, client: Client, refusing: Gateway) -> None:
-    answer = client([BASIC], "http", PLAIN, world.ca, world.name("jp"), "wrong", HOST, refusing.port)
+def test_http_client_with_a_wrong_password(world: World, client: Client) -> None:
+    answer = client([BASIC], "http", PLAIN, world.ca, world.name("jp"), "wrong", HOST, world.refusing.port)
     assert "IOException: too many authentication attempts" in answer  # it tries three times by itself
 
 
@@ -64,9 +63,9 @@ def test_socks_by_property(world: World, client: Client, url: str) -> None:
 
 def test_socks_without_a_login(world: World, client: Client) -> None:
     """Java then sends the name of the system's user, and an empty password."""
-    assert client(socks(world.ports_port), "url", PLAIN, world.ca) == f"200 {NODES['de']}"
+    assert client(socks(world.ports.port), "url", PLAIN, world.ca) == f"200 {NODES['de']}"
 
 
-def test_socks_with_a_wrong_password(world: World, client: Client, refusing: Gateway) -> None:
-    answer = client(socks(refusing.port), "url", PLAIN, world.ca, world.name("de"), "wrong")
+def test_socks_with_a_wrong_password(world: World, client: Client) -> None:
+    answer = client(socks(world.refusing.port), "url", PLAIN, world.ca, world.name("de"), "wrong")
     assert answer == "java.net.SocketException: SOCKS : authentication failed"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.clients.world import NODES, SITE, World
-from tests.gateway.harness import Gateway
 
 HERE = Path(__file__).parent / "node"
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
@@ -46,8 +45,8 @@ def test_websocket(world: World, client: Client) -> None:
     assert client("websocket", world.url("http", "jp"), f"ws://{SITE}:8080/ws") == {"status": 101, "body": NODES["jp"]}
 
 
-def test_a_wrong_password(world: World, client: Client, refusing: Gateway) -> None:
-    proxy = world.url("http", "jp", refusing, "wrong")
+def test_a_wrong_password(world: World, client: Client) -> None:
+    proxy = world.url("http", "jp", world.refusing, "wrong")
     assert "407" in str(client("undici", proxy, TLS)["error"])
     plain = client("http", proxy, PLAIN)
     assert (plain["status"], "user name or password is wrong" in str(plain["body"])) == (407, True)

@@ -12,7 +12,6 @@ import requests
 from aiohttp_socks import ProxyConnector, ProxyError
 
 from tests.clients.world import HOST, NODES, SITE, World
-from tests.gateway.harness import Gateway
 
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
 WRONG = "user name or password is wrong"
@@ -38,8 +37,8 @@ def test_urllib(world: World, url: str) -> None:
         assert answer.read().decode().strip() == NODES["jp"]
 
 
-def test_urllib_with_a_wrong_password(world: World, refusing: Gateway) -> None:
-    opener = urllib_opener(world, world.url("http", "jp", refusing, "wrong"))
+def test_urllib_with_a_wrong_password(world: World) -> None:
+    opener = urllib_opener(world, world.url("http", "jp", world.refusing, "wrong"))
     with pytest.raises(urllib.error.HTTPError) as plain:
         opener.open(PLAIN, timeout=10)
     with plain.value as answer:
@@ -72,13 +71,13 @@ def test_requests_keeps_one_connection_for_many_requests(world: World) -> None:
         assert pool.connection_from_url(f"http://{HOST}:{world.closed.port}").num_connections <= 1
 
 
-def test_requests_with_a_wrong_password(world: World, refusing: Gateway) -> None:
-    http = proxies(world.url("http", "jp", refusing, "wrong"))
+def test_requests_with_a_wrong_password(world: World) -> None:
+    http = proxies(world.url("http", "jp", world.refusing, "wrong"))
     answer = requests.get(PLAIN, proxies=http, timeout=10)
     assert (answer.status_code, WRONG in answer.text) == (407, True)
     with pytest.raises(requests.exceptions.ProxyError, match="407 Proxy Authentication Required"):
         requests.get(TLS, proxies=http, timeout=10)
-    socks = proxies(world.url("socks5h", "jp", refusing, "wrong"))
+    socks = proxies(world.url("socks5h", "jp", world.refusing, "wrong"))
     with pytest.raises(requests.exceptions.ConnectionError, match="SOCKS5 authentication failed"):
         requests.get(PLAIN, proxies=socks, timeout=10)
 
@@ -93,14 +92,14 @@ def test_httpx(world: World, scheme: str, url: str) -> None:
 # httpx leaves the socket of a refused SOCKS log-in to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
-def test_httpx_with_a_wrong_password(world: World, refusing: Gateway) -> None:
-    with httpx.Client(proxy=world.url("http", "jp", refusing, "wrong"), verify=tls(world)) as client:
+def test_httpx_with_a_wrong_password(world: World) -> None:
+    with httpx.Client(proxy=world.url("http", "jp", world.refusing, "wrong"), verify=tls(world)) as client:
         answer = client.get(PLAIN)
         assert (answer.status_code, WRONG in answer.text) == (407, True)
         with pytest.raises(httpx.ProxyError, match="407 Proxy Authentication Required"):
             client.get(TLS)
     with (
-        httpx.Client(proxy=world.url("socks5", "jp", refusing, "wrong")) as client,
+        httpx.Client(proxy=world.url("socks5", "jp", world.refusing, "wrong")) as client,
         pytest.raises(httpx.ProxyError, match="Invalid username/password"),
     ):
         client.get(PLAIN)
@@ -116,8 +115,8 @@ async def test_aiohttp(world: World, url: str) -> None:
         assert (await answer.text()).strip() == NODES["de"]
 
 
-async def test_aiohttp_with_a_wrong_password(world: World, refusing: Gateway) -> None:
-    proxy = world.url("http", "jp", refusing, "wrong")
+async def test_aiohttp_with_a_wrong_password(world: World) -> None:
+    proxy = world.url("http", "jp", world.refusing, "wrong")
     async with aiohttp.ClientSession() as session:
         async with session.get(PLAIN, proxy=proxy) as answer:
             assert (answer.status, WRONG in await answer.text()) == (407, True)
@@ -141,8 +140,8 @@ async def test_aiohttp_socks4(world: World, url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-async def test_aiohttp_socks_with_a_wrong_password(world: World, refusing: Gateway, scheme: str) -> None:
-    connector = ProxyConnector.from_url(world.url(scheme, "jp", refusing, "wrong"), rdns=True)
+async def test_aiohttp_socks_with_a_wrong_password(world: World, scheme: str) -> None:
+    connector = ProxyConnector.from_url(world.url(scheme, "jp", world.refusing, "wrong"), rdns=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         with pytest.raises(ProxyError, match=r"407|authentication fail"):
             await session.get(PLAIN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.world import HOST, NODES, PASSWORD, SITE, World
+from tests.clients.world import HOST, NODES, PASSWORD, SITE, Front, World
 from tests.gateway.harness import Gateway
 
 PLAIN, TLS = f"http://{SITE}/", f"https://{SITE}/"
@@ -21,7 +21,7 @@ def run(*command: object, **env: str) -> Done:
     return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False, env={**os.environ, **env})
 
 
-def wget(world: World, gateway: Gateway, password: str, url: str) -> Done:
+def wget(world: World, gateway: Gateway | Front, password: str, url: str) -> Done:
     proxy = f"http://{HOST}:{gateway.port}"
     login = [f"--proxy-user={world.name('jp')}", f"--proxy-password={password}"]
     command = ["wget", "-nv", "-O-", "--tries=1", "--timeout=10", f"--ca-certificate={world.ca}", *login, url]
@@ -35,9 +35,9 @@ def test_wget(world: World, needs: Callable[..., None], url: str) -> None:
 
 
 @both
-def test_wget_with_a_wrong_password(world: World, needs: Callable[..., None], refusing: Gateway, url: str) -> None:
+def test_wget_with_a_wrong_password(world: World, needs: Callable[..., None], url: str) -> None:
     needs("wget")
-    refused = wget(world, refusing, "wrong", url)
+    refused = wget(world, world.refusing, "wrong", url)
     assert refused.returncode != 0
     assert refused.stdout == ""
     assert "Proxy Authentication Required" in refused.stderr
@@ -56,8 +56,8 @@ def test_git(world: World, tmp_path: Path, scheme: str, url: str) -> None:
     assert (tmp_path / "clone" / "NODE").read_text().strip() == NODES["de"]
 
 
-def test_git_with_a_wrong_password(world: World, refusing: Gateway, tmp_path: Path) -> None:
-    proxy = world.url("http", "de", refusing, "wrong")
+def test_git_with_a_wrong_password(world: World, tmp_path: Path) -> None:
+    proxy = world.url("http", "de", world.refusing, "wrong")
     refused = clone(world, proxy, f"https://{SITE}/repository.git", tmp_path / "clone")
     assert refused.returncode == 128
     assert "407" in refused.stderr
@@ -76,7 +76,7 @@ def ssh(world: World, proxy_command: str) -> Done:
     return run("ssh", "-F", "none", *(f"-o{setting}" for setting in settings), f"root@{SITE}", "echo $NODE")
 
 
-def ncat(world: World, gateway: Gateway, kind: str, login: str) -> str:
+def ncat(world: World, gateway: Gateway | Front, kind: str, login: str) -> str:
     auth = f"--proxy-auth {shlex.quote(login)}" if login else ""
     return f"ncat --proxy {HOST}:{gateway.port} --proxy-type {kind} {auth} --proxy-dns remote %h %p"
 
@@ -95,11 +95,9 @@ def test_ssh_through_ncat_and_socks4(world: World, needs: Callable[..., None]) -
 
 
 @pytest.mark.parametrize(("kind", "said"), [("http", "407"), ("socks5", "failed")])
-def test_ssh_with_a_wrong_password(
-    world: World, needs: Callable[..., None], refusing: Gateway, kind: str, said: str
-) -> None:
+def test_ssh_with_a_wrong_password(world: World, needs: Callable[..., None], kind: str, said: str) -> None:
     needs("ssh", "ncat")
-    refused = ssh(world, ncat(world, refusing, kind, f"{world.name('jp')}:wrong"))
+    refused = ssh(world, ncat(world, world.refusing, kind, f"{world.name('jp')}:wrong"))
     assert refused.returncode == 255
     assert said in refused.stderr
 
@@ -124,11 +122,9 @@ def test_proxychains_by_socks4(world: World, needs: Callable[..., None], tmp_pat
     assert proxychains(world, tmp_path, line, PLAIN).stdout.strip() == NODES["jp"]
 
 
-def test_proxychains_with_a_wrong_password(
-    world: World, needs: Callable[..., None], refusing: Gateway, tmp_path: Path
-) -> None:
+def test_proxychains_with_a_wrong_password(world: World, needs: Callable[..., None], tmp_path: Path) -> None:
     needs("proxychains4")
     for kind in ("http", "socks5"):
-        refused = proxychains(world, tmp_path, f"{kind} {HOST} {refusing.port} {world.name('de')} wrong", PLAIN)
+        refused = proxychains(world, tmp_path, f"{kind} {HOST} {world.refusing.port} {world.name('de')} wrong", PLAIN)
         assert refused.returncode == 7  # curl: could not connect
         assert refused.stdout == ""

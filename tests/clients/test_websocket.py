@@ -10,7 +10,6 @@ from websockets.exceptions import InvalidProxyStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.clients.world import NODES, SITE, World
-from tests.gateway.harness import Gateway
 
 PLAIN, TLS = f"ws://{SITE}:8080/ws", f"wss://{SITE}/ws"
 
@@ -32,10 +31,10 @@ def test_through_a_tunnel(world: World, scheme: str, url: str) -> None:
             assert ws.recv(5) == text
 
 
-def test_with_a_wrong_password(world: World, refusing: Gateway) -> None:
+def test_with_a_wrong_password(world: World) -> None:
     with (
         pytest.raises(InvalidProxyStatus, match="407"),
-        opened(world, TLS, world.url("http", "jp", refusing, "wrong")),
+        opened(world, TLS, world.url("http", "jp", world.refusing, "wrong")),
     ):
         pass
 

@@ -1,17 +1,21 @@
 """Two countries, an exit in each, sites behind them, and gateways before them: what every client test uses.
 
-`open` asks loopback clients for no password, `closed` does. `ports` leads by HAProxy to a gateway that learns from the
-PROXY header which port was dialled (10276: Germany), `tls` by HAProxy with a certificate to `closed`.
+`open` asks loopback clients for no password, `closed` does. HAProxy stands before the others: `tls` with a certificate
+before `closed`; `ports` and `names` before a gateway that learns from the PROXY header which port was dialled (10276:
+Germany) or which server name (proxy-jp.vpn.test); `refusing` before one that asks for a password and sees each
+connection come from another address, since failed log-ins are slowed per address.
 """
 
 import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from argon2 import PasswordHasher
@@ -55,7 +59,21 @@ listen ports
     bind {host}:{ports}
     tcp-request content set-dst-port int({country})
     server gateway {host}:{behind} send-proxy-v2
-"""
+listen names
+    bind {host}:{names} ssl crt {directory}/front.pem
+    server gateway {host}:{behind} send-proxy-v2 proxy-v2-options authority
+listen refusing
+    bind {host}:{refusing}
+    tcp-request content set-src rand(65536),add(2130771968)
+    server gateway {host}:{asking} send-proxy-v2
+"""  # 2130771968 is 127.1.0.0
+PROXY_NAME = "proxy-jp.vpn.test"
+
+
+class Front(NamedTuple):
+    """Something to dial besides a gateway."""
+
+    port: int
 
 
 class World:
@@ -68,9 +86,10 @@ class World:
             asyncio.run(self._register())
             self.open = self.gateway()
             self.closed = self.gateway(require_auth=True)
-            self._behind = self.gateway(trusted_proxies=["127.0.0.0/8"])
-            self.tls_port, self.ports_port = free_port(), free_port()
-            self._haproxy()
+            behind = self.gateway(trusted_proxies=["127.0.0.0/8"], domain="vpn.test")
+            asking = self.gateway(trusted_proxies=["127.0.0.0/8"], require_auth=True)
+            self.tls, self.ports, self.names, self.refusing = (Front(free_port()) for _ in range(4))
+            self._haproxy(closed=self.closed.port, behind=behind.port, asking=asking.port)
             for country, node in NODES.items():
                 url = self.url("http", country, self.open)
                 wait_for(lambda u=url, n=node: curl("-x", u, f"http://{SITE}/").stdout.strip() == n, what=node)
@@ -86,7 +105,7 @@ class World:
         """The proxy user name that asks for `country`."""
         return f"{USER}-country-{country}"
 
-    def url(self, scheme: str, country: str, gateway: Gateway | None = None, password: str = PASSWORD) -> str:
+    def url(self, scheme: str, country: str, gateway: Gateway | Front | None = None, password: str = PASSWORD) -> str:
         """A proxy URL with user name and password, by default of the gateway that asks for them."""
         port = (gateway or self.closed).port
         return f"{scheme}://{self.name(country)}:{quote(password, safe='')}@{HOST}:{port}"
@@ -105,6 +124,7 @@ class World:
         certificate, key = authority.issue(SITE, [HOST])
         (self.directory / "ca.pem").write_bytes(authority.certificate)
         (self.directory / "server.pem").write_bytes(certificate + key)
+        (self.directory / "front.pem").write_bytes(b"".join(authority.issue(PROXY_NAME)))
         for name in ("host_key", "client_key"):
             _quiet("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.directory / name)
         host_key = (self.directory / "host_key.pub").read_text()
@@ -136,21 +156,15 @@ class World:
         await serve(registry, *self.exits)
         await registry.close()
 
-    def _haproxy(self) -> None:
+    def _haproxy(self, **gateways: int) -> None:
         config = self.directory / "haproxy.cfg"
-        config.write_text(
-            HAPROXY_CONFIG.format(
-                directory=self.directory,
-                host=HOST,
-                tls=self.tls_port,
-                closed=self.closed.port,
-                ports=self.ports_port,
-                country=PORT_OF_DE,
-                behind=self._behind.port,
-            )
-        )
+        fronts = {name: getattr(self, name).port for name in ("tls", "ports", "names", "refusing")}
+        text = HAPROXY_CONFIG.format(directory=self.directory, host=HOST, country=PORT_OF_DE, **fronts, **gateways)
+        config.write_text(text)
         haproxy = subprocess.Popen(["haproxy", "-q", "-db", "-f", config])
         self._stack.enter_context(_ended(haproxy))
+        for port in fronts.values():
+            wait_for(lambda p=port: _listens(p), what="HAProxy")
 
 
 @contextlib.contextmanager
@@ -162,6 +176,14 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         process.wait(5)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _make_repository(home: Path, node: str) -> None:

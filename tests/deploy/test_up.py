@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-PROGRAMS = {"redis-server", "control", "scorer", "collector", "gateway"}
+PROGRAMS = {"redis-server", "control", "scorer", "collector", "gateway.supervisor", "gateway"}  # the last: its worker
 
 
 def test_serves_http_and_socks_and_says_how(up: Any, page: str, fetch: Any) -> None:
@@ -84,7 +84,7 @@ def test_open_tunnels_do_not_hold_up_a_second_signal(up: Any) -> None:
             assert up.end(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("word", ["deploy.cli gateway", "deploy.cli control", "redis-server"])
+@pytest.mark.parametrize("word", ["gateway.supervisor", "-m gateway ", "deploy.cli control", "redis-server"])
 def test_a_part_that_dies_is_started_again(up: Any, page: str, fetch: Any, word: str) -> None:
     up.start()
     up.wait_ready()

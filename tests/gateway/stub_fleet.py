@@ -27,7 +27,7 @@ class StubLink(Link):
     def in_flight(self) -> int:
         return self.load
 
-    async def take_socket(self, family: str) -> socket.socket:
+    def pop_socket(self, address: str) -> socket.SocketType | None:
         raise AssertionError("not asked here")
 
 

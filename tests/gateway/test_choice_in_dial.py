@@ -8,7 +8,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from gateway.dial import Dialler
-from gateway.links import Link, LinkError
+from gateway.errors import LinkError
+from gateway.links import Link
+from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
@@ -23,10 +25,13 @@ BROKEN = "jp00000b"
 class RealLink(StubLink):
     """Leaves by this machine; the one of the broken node has no sockets, and is used first."""
 
-    async def take_socket(self, family: str) -> socket.socket:
+    def pop_socket(self, address: str) -> socket.SocketType | None:
         if self.node_id == BROKEN:
-            raise LinkError("no sockets today")
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            return None
+        return socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+    async def fetch_socket(self, address: str) -> socket.SocketType:
+        raise LinkError("no sockets today")
 
     @property
     def in_flight(self) -> int:
@@ -46,7 +51,7 @@ def fleet() -> RealFleet:
 @pytest.fixture
 async def dialler(fleet: RealFleet) -> AsyncIterator[Dialler]:
     poller = Poller(asyncio.get_running_loop())
-    yield Dialler(fleet, poller, [ip_network("127.0.0.0/8")], timeout=5)
+    yield Dialler(fleet, poller, [ip_network("127.0.0.0/8")], 5, Metrics())
     await fleet.close()
     poller.close()
 
@@ -113,13 +118,13 @@ async def test_a_dial_beyond_the_retry_budget_fails_and_the_budget_comes_back(
 async def test_leaving_a_node_that_went_down_costs_no_retry(
     fleet: RealFleet, dialler: Dialler, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dies(family: str) -> socket.socket:
+    async def dies(address: str) -> socket.SocketType:
         fleet.link(BROKEN).up = False
         raise LinkError("the agent is gone")
 
     while fleet.may_retry(fleet.in_flight):
         pass
-    monkeypatch.setattr(fleet.link(BROKEN), "take_socket", dies)
+    monkeypatch.setattr(fleet.link(BROKEN), "fetch_socket", dies)
     dialled = await dialler.dial(JP, "", target)
     assert dialled.node.id == "jp000001"
     dialled.release()

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -9,9 +10,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from gateway.channel import Channel
-from gateway.dial import TARGET_ERRORS, Dialler
-from gateway.links import Link, LinkError
+from gateway.dial import ADDRESSES_TRIED, TARGET_ERRORS, Dial, Dialler
+from gateway.errors import LinkError
+from gateway.links import Link
+from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.upstream import UpstreamLink
 from gateway.want import Want
@@ -39,6 +41,7 @@ class OwnLink(Link):
         super().__init__(node_id)
         self.up = True
         self.asked = 0
+        self.stock: list[socket.SocketType] = []
         self.trouble: LinkError | None = None
         self.hang = 0.0
         self.names: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -51,18 +54,38 @@ class OwnLink(Link):
     def generation(self) -> int:
         return 1
 
-    async def take_socket(self, family: str) -> socket.socket:
+    def pop_socket(self, address: str) -> socket.SocketType | None:
+        return self.stock.pop() if self.stock else None
+
+    async def fetch_socket(self, address: str) -> socket.SocketType:
         self.asked += 1
         await asyncio.sleep(self.hang)
         if self.trouble is not None:
             raise self.trouble
-        made = socket.socket(socket.AF_INET if family == "inet" else socket.AF_INET6)
-        made.setblocking(False)
-        return made
+        return unconnected(socket.AF_INET6 if ":" in address else socket.AF_INET)
 
     async def _look_up(self, name: str, family: str) -> Addresses:
         found = self.names.get(name, {}).get(family, ())
         return Addresses(found, 60, "" if found else NOT_FOUND)
+
+
+def unconnected(family: int = socket.AF_INET) -> socket.SocketType:
+    return socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+
+class Failing(socket.SocketType):
+    """Its connect() fails with `code`, at once or, `later`, as if the network had said so."""
+
+    def __init__(self, code: int, *, later: bool) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.code, self.later = code, later
+
+    def connect_ex(self, address: object) -> int:
+        return errno.EINPROGRESS if self.later else self.code
+
+    def getsockopt(self, *option: int) -> int:  # type: ignore[override]
+        assert option == (socket.SOL_SOCKET, socket.SO_ERROR)
+        return self.code
 
 
 class OwnFleet(StubFleet):
@@ -101,7 +124,7 @@ async def poller() -> AsyncIterator[Poller]:
 
 @pytest.fixture
 def dialler(poller: Poller) -> Make:
-    return lambda fleet, timeout=5.0: Dialler(fleet, poller, ALLOW, timeout)
+    return lambda fleet, timeout=5.0: Dialler(fleet, poller, ALLOW, timeout, Metrics())
 
 
 def at(port: int, host: str = "127.0.0.1") -> Target:
@@ -230,13 +253,10 @@ async def test_errno(
     status: int,
     told_by_the_network: bool,
     dialler: Make,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def connect(channel: Channel, address: tuple[str, int]) -> tuple[int, bool]:
-        return code, told_by_the_network
-
-    monkeypatch.setattr(Channel, "connect", connect)
-    error = await refusal(dialler(OwnFleet(node("jp000001"))), at(80))
+    fleet = OwnFleet(node("jp000001"))
+    fleet.own("jp000001").stock = [Failing(code, later=told_by_the_network)]
+    error = await refusal(dialler(fleet), at(80))
     if not told_by_the_network:  # no route, no port left: nobody but the node was asked
         reason, reply, status = Reason.NODE_DIAL, 1, 502
     assert error.reason is reason
@@ -248,14 +268,11 @@ def test_every_errno_of_the_target_is_the_targets() -> None:
     assert {WIRE[reason].fault for reason in TARGET_ERRORS.values()} == {Fault.TARGET}
 
 
-async def test_an_error_on_a_tunnel_that_went_down_is_the_nodes(dialler: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_on_a_tunnel_that_went_down_is_the_nodes(dialler: Make) -> None:
     fleet = OwnFleet(node("jp000001"))
 
-    async def connect(channel: Channel, address: tuple[str, int]) -> tuple[int, bool]:
-        fleet.own("jp000001").up = False
-        return errno.ECONNREFUSED, True
-
-    monkeypatch.setattr(Channel, "connect", connect)
+    fleet.own("jp000001").stock = [Failing(errno.ECONNREFUSED, later=True)]
+    asyncio.get_running_loop().call_soon(setattr, fleet.own("jp000001"), "up", False)
     assert (await refusal(dialler(fleet), at(80))).reason is Reason.NO_NODE
 
 
@@ -294,3 +311,119 @@ async def test_no_node_is_said_without_a_dial(dialler: Make) -> None:
         error.reason, error.detail
     )
     assert fleet.own("us000001").asked == 0
+
+
+# a dial under way
+
+
+class Waiting:
+    """Somebody who began a dial, and what they were told."""
+
+    def __init__(self, dialler: Dialler, target: Target) -> None:
+        self.told: list[Dial] = []
+        self.dial = dialler.start(JP, "u", target, (), self.told.append)
+
+    async def end(self) -> Dial:
+        async with asyncio.timeout(5):
+            while not self.told:
+                await asyncio.sleep(0.001)
+        (dial,) = self.told
+        return dial
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_it_needs_no_task_where_everything_is_at_hand(dialler: Make) -> None:
+    fleet, link = OwnFleet(node("jp000001")), None
+    async with serving(banner_and_echo) as port:
+        link = fleet.own("jp000001")
+        link.names = {"origin.test": {"inet": ("127.0.0.1",)}}
+        await link.resolve("origin.test")
+        link.stock = [unconnected()]
+        made = dialler(fleet)
+        waiting = Waiting(made, Target("origin.test", port))
+        assert not made.tasks
+        assert link.in_flight == 1
+        dialled = (await waiting.end()).result()
+        assert (link.asked, link.in_flight) == (0, 1)
+        assert await dialled.channel.read() == b"220 ready\r\n"
+        dialled.release()
+        assert (link.in_flight, dialled.closed) == (0, True)
+
+
+@pytest.mark.parametrize("hang", [0.0, 30.0])
+async def test_whoever_leaves_leaves_nothing(dialler: Make, hang: float) -> None:
+    """While it connects, and while a socket is fetched."""
+    fleet = OwnFleet(node("jp000001"))
+    link, before = fleet.own("jp000001"), descriptors()
+    link.hang = hang
+    link.stock = [] if hang else [Failing(0, later=True)]
+    made = dialler(fleet)
+    waiting = Waiting(made, at(80))
+    await asyncio.sleep(0)
+    waiting.dial.cancel()
+    waiting.dial.cancel()
+    await asyncio.sleep(0.01)
+    assert (waiting.told, link.in_flight, len(made.tasks), len(made.deadlines)) == ([], 0, 0, 0)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_task_that_is_cancelled_in_any_moment_leaves_nothing(dialler: Make, turns: int) -> None:
+    """Also between the connection and the turn of whoever waits for it."""
+    fleet = OwnFleet(node("jp000001"))
+    link, before = fleet.own("jp000001"), descriptors()
+    made = dialler(fleet)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        link.stock = [unconnected()]
+        task = asyncio.create_task(made.dial(JP, "u", at(listener.getsockname()[1])))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns == 3:  # connected, and not yet its turn
+            while not link.tunnels:
+                made.poller._ready()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (link.in_flight, len(made.deadlines)) == (0, 0)
+    link.stock.clear()
+    assert descriptors() == before
+
+
+async def test_a_node_that_dies_under_it_is_left_for_another(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    async with serving(banner_and_echo) as port:
+        for node_id in ("jp000001", "jp000002"):
+            fleet.own(node_id).hang = 0.05
+        waiting = Waiting(dialler(fleet), at(port))
+        while not (dying := [link for link in fleet.links.values() if link.dials]):
+            await asyncio.sleep(0)
+        dying[0].abort_dials()
+        dialled = (await waiting.end()).result()
+        assert dialled.link is not dying[0]
+        assert (dying[0].in_flight, dialled.link.in_flight) == (0, 1)
+        dialled.release()
+
+
+async def test_the_addresses_of_a_name_are_tried_in_turn(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"))
+    link = fleet.own("jp000001")
+    async with serving(banner_and_echo) as port:
+        link.names = {"two.test": {"inet": ("127.0.0.3", "127.0.0.1")}}
+        (dialled := await dialler(fleet).dial(JP, "u", Target("two.test", port))).release()
+        assert dialled.seconds < 1
+        assert link.asked == 2
+    link.names = {"many.test": {"inet": tuple(f"127.0.0.{n}" for n in range(1, 9))}}
+    error = await refusal(dialler(fleet), Target("many.test", free_port()))
+    assert error.reason is Reason.REFUSED
+    assert link.asked == 2 + ADDRESSES_TRIED
+
+
+async def test_a_refused_socket_is_closed(dialler: Make) -> None:
+    fleet, before = OwnFleet(node("jp000001")), descriptors()
+    for _ in range(3):
+        assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.REFUSED
+    assert descriptors() == before
+    assert fleet.own("jp000001").in_flight == 0

@@ -4,6 +4,9 @@ The judge is what the origin received, and what the client then reads.
 """
 
 import asyncio
+import socket
+import threading
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -277,6 +280,36 @@ async def test_an_early_answer_and_a_client_that_falls_silent(client: End, origi
     assert (await client.rest()).endswith(b"ok")  # closed after a while
     with pytest.raises(asyncio.IncompleteReadError):
         await end.exactly(6)
+
+
+def send_on_and_read_late(gateway: Gateway, request: bytes, answered: threading.Event) -> bytes:
+    """A client with a small window, which sends more of its body before it reads the answer."""
+    received = b""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", gateway.port))
+        sock.sendall(request)
+        assert answered.wait(10)
+        time.sleep(0.3)
+        sock.sendall(bytes(1000))
+        time.sleep(0.2)
+        while chunk := sock.recv(65536):
+            received += chunk
+    return received
+
+
+async def test_an_early_answer_arrives_whole_while_the_client_sends_on(gateway: Gateway, origin: Origin) -> None:
+    answered = threading.Event()
+    request = origin.request(b"Content-Length: 10000000", method=b"POST")
+    reading = asyncio.create_task(asyncio.to_thread(send_on_and_read_late, gateway, request, answered))
+    end = await origin.accepted()
+    await end.head()
+    await end.send(b"HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+    answered.set()
+    head, _, body = (await reading).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401")
+    assert body == bytes(300_000)
 
 
 async def test_nothing_behind_an_unfinished_body_runs(client: End, origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""Accepting: what an accepted socket inherits, how many there may be, and what happens at the limit."""
+"""Accepting: who is taken, and what happens at the limit."""
 
 import asyncio
 import errno
@@ -10,25 +10,37 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.listener import LIMIT_PAUSE_S, Budget, Listener, listening_socket, raise_descriptor_limit
+from gateway import listener as module
+from gateway.listener import LIMIT_PAUSE_S, Listener
 from gateway.metrics import PAUSES, Metrics
+from gateway.resources import listening_socket
+
+
+class Taker:
+    """In a worker's place: counts who was accepted and keeps the sockets."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.accepted: list[socket.socket] = []
+
+
+def welcome(taker: Taker, sock: socket.socket, source: str, destination: tuple[object, int]) -> None:
+    assert source == sock.getpeername()[0]
+    assert (str(destination[0]), destination[1]) == sock.getsockname()
+    taker.metrics.opened()
+    taker.accepted.append(sock)
 
 
 class Clients:
     """Connects, and holds what the listener accepted."""
 
-    def __init__(self, most: int) -> None:
-        self.metrics = Metrics()
-        self.accepted: list[socket.socket] = []
-        sock = listening_socket("127.0.0.1:0")
-        self.address = sock.getsockname()
-        self.listener = Listener(sock, self.metrics, most, self._take)
+    def __init__(self, most: int, host: str = "127.0.0.1") -> None:
+        self.taker = Taker()
+        self.metrics, self.accepted = self.taker.metrics, self.taker.accepted
+        sock = listening_socket(f"{host}:0")
+        self.address = ("127.0.0.1", sock.getsockname()[1])
+        self.listener = Listener(sock, self.taker, most)  # type: ignore[arg-type]
         self.dialled: list[socket.socket] = []
-
-    def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        assert peer == sock.getpeername()
-        self.metrics.opened()
-        self.accepted.append(sock)
 
     def dial(self, count: int) -> None:
         self.dialled += [socket.create_connection(self.address, timeout=5) for _ in range(count)]
@@ -48,54 +60,13 @@ class Clients:
 
 
 @pytest.fixture
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
+async def clients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
+    monkeypatch.setattr(module, "welcome", welcome)
     made = Clients(getattr(request, "param", 1000))
     yield made
     made.listener.close()
     for sock in (*made.accepted, *made.dialled):
         sock.close()
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
-def test_what_is_set_on_the_listening_socket_is_set_on_an_accepted_one(address: str) -> None:
-    with listening_socket(address) as sock, socket.create_connection(sock.getsockname()[:2]) as client:
-        accepted, _ = sock.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 15
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
-        assert not client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-
-def test_a_taken_address_is_named() -> None:
-    with listening_socket("127.0.0.1:0") as taken:
-        address = "{}:{}".format(*taken.getsockname())
-        with pytest.raises(OSError, match=f"cannot listen on {address}: Address already in use"):
-            listening_socket(address)
-
-
-def test_the_budget_leaves_room_for_everything_else() -> None:
-    budget = Budget(20_000, pipes=32)
-    assert budget.connections == (20_000 - 128 - 1000 - 64) // 2
-    assert 2 * budget.connections + budget.stock + 2 * budget.pipes < budget.descriptors
-    with pytest.raises(OSError, match="a limit of 128 open files is too low"):
-        _ = Budget(128, pipes=32).connections
-
-
-@pytest.fixture
-def own_limit() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_the_soft_limit_is_raised_to_the_hard_one(own_limit: None) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
-    assert raise_descriptor_limit() == min(hard, 1_048_576)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 1_048_576)
 
 
 async def test_many_at_once_are_all_accepted(clients: Clients) -> None:
@@ -130,22 +101,28 @@ async def test_at_the_limit_it_does_not_spin(clients: Clients) -> None:
 
 @pytest.mark.parametrize("clients", [1], indirect=True)
 async def test_another_worker_takes_who_waits_here(clients: Clients) -> None:
-    other = Metrics()
-    taken: list[socket.socket] = []
+    other = Taker()
     clients.dial(1)
     await clients.until(1)
     sock = socket.socket(fileno=os.dup(clients.listener._sock.fileno()))
-    listener = Listener(sock, other, 10, lambda sock, _: taken.append(sock))
+    listener = Listener(sock, other, 10)  # type: ignore[arg-type]
     clients.dial(4)
     async with asyncio.timeout(5):
-        while len(taken) < 4:
+        while len(other.accepted) < 4:
             await asyncio.sleep(0.005)
     listener.close()
-    for sock in taken:
+    for sock in other.accepted:
         sock.close()
     clients.end(1)
     clients.dial(1)  # the socket itself still listens
     await clients.until(1)
+
+
+@pytest.fixture
+def own_limit() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_without_descriptors_it_pauses_and_goes_on(clients: Clients, own_limit: None) -> None:
@@ -159,8 +136,7 @@ async def test_without_descriptors_it_pauses_and_goes_on(clients: Clients, own_l
     resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
     hoard: list[int] = []
     with pytest.raises(OSError, match="Too many open files"):
-        while True:
-            hoard.append(os.dup(0))
+        hoard.extend(iter(lambda: os.dup(0), -1))
     assert waiting.connect_ex(clients.address) in (0, errno.EINPROGRESS)
     cpu, began = time.process_time(), time.monotonic()
     await asyncio.sleep(0.5)
@@ -181,3 +157,14 @@ async def test_being_favoured_loses_nobody(clients: Clients) -> None:
     clients.listener.favour()
     clients.dial(1)
     await clients.until(51)
+
+
+async def test_on_all_addresses_each_client_says_which_it_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "welcome", welcome)
+    made = Clients(10, "0.0.0.0")
+    made.address = ("127.0.0.9", made.address[1])
+    made.dial(1)
+    await made.until(1)
+    made.listener.close()
+    for sock in (*made.accepted, *made.dialled):
+        sock.close()

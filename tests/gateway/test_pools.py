@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway import balance, pools, roster
 from gateway.links import VpnLink
 from gateway.pools import Fleet
+from gateway.stock import Budget
 from gateway.want import Want
 from gateway.wire.base import WireError
 from health.model import Node, NodeStatus, Pool, Strategy, User
@@ -159,7 +160,7 @@ def test_the_last_node_that_comes_up_is_seen_untold() -> None:
 
 async def test_a_tunnel_tells_when_its_state_changes() -> None:
     seen: list[tuple[bool, int]] = []
-    link = VpnLink("jp000001", "/nowhere.sock", on_change=lambda: seen.append((link.usable, link.generation)))
+    link = VpnLink("jp000001", "/nowhere.sock", Budget(0), on_change=lambda: seen.append((link.usable, link.generation)))
     link._on_state("up", 3)
     assert seen == [(True, 3)]
     link._on_state("down", 3)

@@ -28,11 +28,11 @@ DRIPPING = {
     "connect": (b"CONNECT origin", b".test" * 30, b"HTTP/1.1 408"),
     "no protocol yet": (b"", b"\r\n\r\n\0\r", b""),
     "a second request": (GET + b"\r\nGET ", b"http://origin.test/" + b"a" * 99, b"HTTP/1.1 200"),
-    "socks5 greeting": (b"\x05\xff", b"\x00" * 254, b""),
-    "socks5 log-in": (b"\x05\x01\x02", b"\x01\xffu-country-jp" + b"x" * 99, b"\x05\x02"),
-    "socks5 request": (b"\x05\x01\x00", b"\x05\x01\x00\x03\xff" + b"a" * 99, b"\x05\x00"),
-    "socks4 user": (b"\x04\x01\x00\x50\x7f\x00\x00\x01", b"u" * 99, b""),
-    "socks4a name": (b"\x04\x01\x00\x50\x00\x00\x00\x01u\0", b"n" * 99, b""),
+    "socks5 greeting": (b"\x05\xff", b"\x00" * 254, b"\x05\xff"),
+    "socks5 log-in": (b"\x05\x01\x02", b"\x01\xffu-country-jp" + b"x" * 99, b"\x05\x02\x01\x01"),
+    "socks5 request": (b"\x05\x01\x00", b"\x05\x01\x00\x03\xff" + b"a" * 99, b"\x05\x00\x05\x01\x00\x01"),
+    "socks4 user": (b"\x04\x01\x00\x50\x7f\x00\x00\x01", b"u" * 99, b"\x00\x5b"),
+    "socks4a name": (b"\x04\x01\x00\x50\x00\x00\x00\x01u\0", b"n" * 99, b"\x00\x5b"),
     "tls": (b"", b"\x16", b""),
 }
 

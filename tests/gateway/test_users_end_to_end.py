@@ -157,11 +157,11 @@ async def test_only_listed_client_networks(world: Make) -> None:
     (gateway,) = await world(settings=listed)
     alice = Client(gateway)
     await until(lambda: alice.status(source="127.0.0.2") == 200)
-    assert await asyncio.to_thread(alice.status) in (0, 403)
+    assert await asyncio.to_thread(alice.status) == 403
     # Behind a proxy it is the client that counts, not the proxy.
-    for client, expected in (("127.0.0.2", (200,)), ("127.0.0.3", (0, 403))):
+    for client, expected in (("127.0.0.2", 200), ("127.0.0.3", 403)):
         header = f"PROXY TCP4 {client} 127.0.0.8 5555 3128\r\n".encode()
-        assert await asyncio.to_thread(alice.status, "/", header, "127.0.0.3") in expected
+        assert await asyncio.to_thread(alice.status, "/", header, "127.0.0.3") == expected
 
 
 async def test_the_server_name_and_the_address_say_the_country(world: Make, exits: Exits, registry: Registry) -> None:

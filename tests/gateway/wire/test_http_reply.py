@@ -24,11 +24,10 @@ def read(data: bytes, method: str = "GET") -> tuple[http.client.HTTPResponse, by
 
 
 def test_the_answer_to_connect_tells_the_exit_and_frames_no_body() -> None:
-    answer = connect_response([("X-Exit-Node", "jp3f9a1c"), ("X-Exit-Country", "jp")])
-    assert answer == (b"HTTP/1.1 200 Connection established\r\nX-Exit-Node: jp3f9a1c\r\nX-Exit-Country: jp\r\n\r\n")
-    for name in ("Content-Length", "transfer-encoding"):
-        with pytest.raises(ValueError, match="CONNECT"):
-            connect_response([(name, "0")])
+    exit_ = b"HTTP/1.1 200 Connection established\r\nX-Exit-Node: jp3f9a1c\r\nX-Exit-Country: jp\r\n"
+    assert connect_response("jp3f9a1c", "jp", "4f00") == exit_ + b"X-Request-Id: 4f00\r\n\r\n"
+    moved = connect_response("jp3f9a1c", "jp", "4f00", "jp000001")
+    assert moved == exit_ + b"X-Exit-Moved: jp000001\r\nX-Request-Id: 4f00\r\n\r\n"
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.OK])

@@ -60,7 +60,7 @@ def test_the_request_to_the_letter() -> None:
         b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK,
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",  # means nothing here: RFC 9110 section 9.3.6
-        connect_response([("X-Exit-Country", "jp")]),
+        connect_response("jp3f9a1c", "jp", "4f00"),
     ],
 )
 @given(st.lists(st.integers(1, 60)))
