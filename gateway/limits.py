@@ -20,8 +20,9 @@ bytes        used up is said after `monthly_bytes` + what passes until the next 
              begins bytes that were not settled count in the new one.
 
 A Redis restarted empty is told again what its workers know: the highest total of the month that any of them saw, and
-what each relayed since. That is exact but for two things: what a worker that died settled after the last answer to
-the others is forgotten, and a last report whose answer was lost with that Redis may count twice.
+what each relayed since. That is exact but for three things: what a worker that died settled after the last
+answer to the others is forgotten, so is what only some knew when Redis is emptied again before all renewed (1 s), and
+a last report whose answer was lost with that Redis may count twice.
 """
 
 import asyncio
