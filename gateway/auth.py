@@ -18,17 +18,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway.guesses import Guesses
+from gateway.guesses import Guesses, block_of
 from gateway.wire.base import Address, WireError
 from health.model import User
 from health.reasons import Reason
 
 QUEUE = 16
 VERIFIED_KEPT = 10_000
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Authenticator:
@@ -42,6 +45,8 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         # digest of what was proved, by user name; a changed hash in the record makes it worthless.
         self._verified: OrderedDict[str, bytes] = OrderedDict()
+        # who logged in from where: these are served though somebody else at the same address guesses
+        self._at_home: OrderedDict[tuple[bytes, str], None] = OrderedDict()
         self._running: dict[bytes, asyncio.Future[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="argon2")
 
@@ -54,15 +59,22 @@ class Authenticator:
         stored = user.password_hash if user else self._nobody
         proof = hmac.digest(self._key, f"{stored}\0{password}".encode(errors="surrogateescape"), hashlib.sha256)
         known = self._verified.get(name, b"")
-        if hmac.compare_digest(known, proof) and user is not None:
+        if hmac.compare_digest(known, proof) and user is not None and not self.slowed(source, name):
             return user
         if not await self._hash_matches(proof, stored, password, source) or user is None:
             raise WireError(Reason.AUTH_FAILED, "user name or password is wrong")
-        self._verified[name] = proof
-        self._verified.move_to_end(name)
-        if len(self._verified) > VERIFIED_KEPT:
-            self._verified.popitem(last=False)
+        _keep(self._verified, name, proof)
+        _keep(self._at_home, (block_of(source), name), None)
         return user
+
+    def slowed(self, source: Address, name: str) -> bool:
+        """Whether `source` must wait before a log-in as `name` is even looked at.
+
+        Without this, guesses at a password that was proved before would be answered as quickly as they come.
+        """
+        if not self._guesses or (block_of(source), name) in self._at_home:
+            return False
+        return self._guesses.wait(source, self._clock()) > 0
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -70,7 +82,7 @@ class Authenticator:
     async def _hash_matches(self, proof: bytes, stored: str, password: str, source: Address) -> bool:
         # A browser opens many connections at once with the same password: they wait for one hash together.
         running = self._running.get(proof)
-        if running is None:
+        if running is None or self._guesses.wait(source, self._clock()):
             self._may_guess(source)
             running = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, stored, password)
             self._running[proof] = running
@@ -99,3 +111,10 @@ class Authenticator:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _keep(table: "OrderedDict[K, V]", key: K, value: V) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > VERIFIED_KEPT:
+        table.popitem(last=False)

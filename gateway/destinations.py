@@ -123,6 +123,8 @@ class Destinations:
         try:
             for address in found:
                 targets.check(address, target.port, self._allow)
+                if ourselves := self._link.verdict(str(address), target.port):
+                    raise ourselves
         except WireError as error:
             return self._refusal(error.reason)
         routes = [self._route(address, target) for address in found if address.version in self._out]

@@ -302,8 +302,9 @@ class Dial:
     def _check(self, addresses: Sequence[str]) -> None:
         # One forbidden address among the answers condemns them all: a mixed answer is an attack or a mistake.
         verdict, port = self._dialler.verdict, self._target.port
+        here = self._link.verdict if self._link else verdict
         for address in addresses:
-            refused = verdict(address, port)
+            refused = verdict(address, port) or here(address, port)
             if refused is not None:
                 self._end(refused)
                 return

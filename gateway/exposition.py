@@ -1,25 +1,16 @@
-"""How a gateway's numbers are shown: Prometheus' text format, and the small HTTP listener for `/metrics` and `/ready`.
+"""How a gateway's numbers are shown: in Prometheus' text format. Knows nothing of where they come from."""
 
-Knows nothing of where the numbers come from.
-"""
+from collections.abc import Iterator, Mapping
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-import h11
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import metrics
 from gateway.metrics import BUCKETS, Counters, Rows
-from gateway.resources import listening_socket
 
 _PREFIX = "vpnexit_gateway_"
-_REQUEST_WITHIN_S = 5.0
-_READ_SIZE = 4096
 
 GAUGES = {
     "open_connections": "Client connections open",
@@ -50,8 +41,8 @@ class _Numbers(Collector):
         yield self._counter(metrics.REFUSALS, "Clients refused", ("reason",))
         yield self._counter(metrics.PAUSES, "How often a worker stopped accepting for a moment", ("reason",))
         yield self._counter(metrics.DATAGRAMS_DROPPED, "SOCKS5 datagrams not passed on", ("direction", "reason"))
-        for name, value in self._gauges.items():
-            yield GaugeMetricFamily(_PREFIX + name, GAUGES[name], value)
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, self._gauges.get(name, 0.0))
 
     def _rows(self, name: str) -> Rows:
         return self._counters.get(name, {})
@@ -65,6 +56,8 @@ class _Numbers(Collector):
     def _histogram(self, name: str, text: str) -> HistogramMetricFamily:
         family = HistogramMetricFamily(_PREFIX + name, text, labels=("country",))
         for key, (*counts, total) in self._rows(name).items():
+            if len(counts) != len(BUCKETS) + 1:  # workers that were started anew may have other ones
+                continue
             so_far, buckets = 0.0, []
             for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
                 so_far += count
@@ -99,56 +92,3 @@ def exposition(counters: Counters, gauges: Mapping[str, float], restarts: int) -
     registry = CollectorRegistry()
     registry.register(_Numbers(counters, gauges, restarts))
     return generate_latest(registry)
-
-
-class Monitor:
-    """Answers `GET /metrics` with what `show` gives, and `GET /ready` with 200 while `ready`, else 503."""
-
-    def __init__(self, ready: Callable[[], bool], show: Callable[[], Awaitable[bytes]]) -> None:
-        self._ready = ready
-        self._show = show
-        self._server: asyncio.Server | None = None
-        self.address = ""
-
-    async def listen(self, address: str) -> None:
-        """Listen on `host:port`, and no longer where it listened before. Raises OSError."""
-        if address == self.address:
-            return
-        server = await asyncio.start_server(self._serve, sock=listening_socket(address))
-        self.close()
-        self._server, self.address = server, address
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
-            async with asyncio.timeout(_REQUEST_WITHIN_S):
-                connection = h11.Connection(h11.SERVER)
-                request = await _next_request(connection, reader)
-                if request is not None:
-                    writer.write(await self._answer(connection, request))
-                    await writer.drain()
-        writer.close()
-
-    async def _answer(self, connection: h11.Connection, request: h11.Request) -> bytes:
-        status, kind, body = 404, "text/plain", b"there are /metrics and /ready\n"
-        if request.method not in (b"GET", b"HEAD"):
-            status, body = 405, b"only GET\n"
-        elif request.target.split(b"?")[0] == b"/metrics":
-            status, kind, body = 200, CONTENT_TYPE_LATEST, await self._show()
-        elif request.target == b"/ready":
-            status, body = (200, b"ready\n") if self._ready() else (503, b"not ready\n")
-        fields = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close")]
-        head = connection.send(h11.Response(status_code=status, headers=fields)) or b""
-        return head if request.method == b"HEAD" else head + body
-
-
-async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_READ_SIZE))
-        else:
-            return event if isinstance(event, h11.Request) else None

@@ -5,18 +5,17 @@ Knows nothing of other generations and of what the workers count.
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Mapping
 from enum import Enum
 
-import structlog
-
 from gateway.child import Child
 from gateway.plan import Plan
 from health.process import Backoff
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 # After the drain deadline a worker cuts what is left by itself; one that hangs is killed.
 KILL_MARGIN_S = 3.0
@@ -113,7 +112,7 @@ class Generation:
                 return
             self.restarts += 1
             delay = self._backoff.next(delay, child.ran)
-            log.warning("worker ended", pid=child.pid, exit_code=code, restart_in_s=delay)
+            log.warning("worker ended", extra={"pid": child.pid, "exit_code": code, "restart_in_s": delay})
             again = await self._restart(delay)
             if again is None:
                 return
@@ -130,4 +129,4 @@ class Generation:
                 return await self._start_one()
             except OSError as error:
                 delay = self._backoff.next(delay, 0.0)
-                log.error("worker not started", reason=error.strerror, restart_in_s=delay)
+                log.error("worker not started", extra={"reason": error.strerror, "restart_in_s": delay})

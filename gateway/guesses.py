@@ -29,9 +29,13 @@ class Guesses:
     def __init__(self) -> None:
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Addresses that failed lately."""
+        return len(self._failures)
+
     def wait(self, source: Address, now: float) -> float:
         """Seconds until `source` may try again; 0 when it may now."""
-        failures = self._failures.get(_block(source))
+        failures = self._failures.get(block_of(source))
         if failures is None or failures.count <= FREE:
             return 0.0
         wait = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** (failures.count - FREE - 1))
@@ -39,7 +43,7 @@ class Guesses:
 
     def begin(self, source: Address, now: float) -> None:
         """A guess is tried: it counts as failed until `succeeded`, so that many at once gain nothing."""
-        block = _block(source)
+        block = block_of(source)
         before = self._failures.pop(block, None)
         count = max(0.0, before.count - (now - before.at) / FORGIVEN_S) if before else 0.0
         self._failures[block] = _Failures(min(count + 1, _MOST), now)
@@ -48,7 +52,7 @@ class Guesses:
 
     def succeeded(self, source: Address) -> None:
         """Take back the one failure that `begin` counted."""
-        block = _block(source)
+        block = block_of(source)
         failures = self._failures.get(block)
         if failures is None:
             return
@@ -57,7 +61,8 @@ class Guesses:
             del self._failures[block]
 
 
-def _block(source: Address) -> bytes:
+def block_of(source: Address) -> bytes:
+    """What counts as one address: an IPv4 address, or the /64 that one IPv6 client can have to itself."""
     if source.version == 4:
         return source.packed
     return source.ipv4_mapped.packed if source.ipv4_mapped else source.packed[:8]

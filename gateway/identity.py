@@ -76,7 +76,7 @@ class Identifier:
         """False where a list of client networks is configured and lacks `source`."""
         return not self._clients or any(_plain(source) in network for network in self._clients)
 
-    def known(self, raw: bytes, place: Place) -> Identity | None:
+    def known(self, raw: bytes, place: Place, source: Address) -> Identity | None:
         """What `identify` found before for the same credentials at the same place; None when it must be asked.
 
         `raw` is the value of Proxy-Authorization as sent, `socks_raw` of a SOCKS log-in, or empty without credentials.
@@ -87,7 +87,7 @@ class Identifier:
             return identity
         # The very object: the snapshot keeps a record that did not change.
         if self._fleet.snapshot.users.get(identity.user.name) is identity.user:
-            return identity
+            return None if self._auth.slowed(source, identity.user.name) else identity
         del self._outcomes[key]
         return None
 
@@ -98,7 +98,7 @@ class Identifier:
 
         Raises WireError: AUTH_REQUIRED, AUTH_FAILED, AUTH_SLOWED, AUTH_BUSY, BAD_WANT or COUNTRY_FORBIDDEN.
         """
-        found = self.known(raw, place)
+        found = self.known(raw, place, source)
         if found is not None:
             return found
         # The password first: whoever does not know it learns nothing, and pays the same, whatever the name says.

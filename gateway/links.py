@@ -19,9 +19,10 @@ import structlog
 
 from gateway.channel import Channel
 from gateway.errors import LinkError, LookupFailedError
+from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.stock import Budget, Stock
-from gateway.wire.base import Target
+from gateway.wire.base import Target, WireError
 from health.agent.protocol import NOT_FOUND
 from health.agent_client import Addresses, AgentClient, AgentError
 from health.reasons import Reason
@@ -115,6 +116,10 @@ class Link:
         """Whether an address of this family can be dialled here."""
         return ("inet6" if ":" in address else "inet") in self.families
 
+    def verdict(self, address: str, port: int) -> WireError | None:
+        """Why this node must not dial `address`, though others may."""
+        return None
+
     def cached(self, name: str) -> tuple[str, ...] | None:
         """The addresses of `name`, if they are known and still hold."""
         return self._names.get(name, time.monotonic())
@@ -166,9 +171,10 @@ class Link:
 class DirectLink(Link):
     """This machine's own address; only where the operator configured it."""
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, ourselves: Ourselves | None = None) -> None:
         super().__init__(node_id)
         self.families = ("inet", "inet6") if socket.has_ipv6 else ("inet",)
+        self.verdict = (ourselves or Ourselves()).verdict  # type: ignore[method-assign]
         self._resolver: aiodns.DNSResolver | None = None
 
     @property

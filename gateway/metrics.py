@@ -9,6 +9,7 @@ one that left the fleet are dropped some minutes later.
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
+from itertools import zip_longest
 from typing import Any
 
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -156,12 +157,14 @@ def _histogram() -> list[float]:
 
 
 def merge(into: Counters, more: Counters) -> None:
-    """Add `more` to `into`, number by number."""
+    """Add `more` to `into`, number by number; other code, started anew, may count more or fewer of them."""
     for name, rows in more.items():
         total = into.setdefault(name, {})
         for key, numbers in rows.items():
             so_far = total.get(key)
-            total[key] = list(numbers) if so_far is None else [a + b for a, b in zip(so_far, numbers, strict=True)]
+            total[key] = (
+                list(numbers) if so_far is None else [a + b for a, b in zip_longest(so_far, numbers, fillvalue=0)]
+            )
 
 
 def forget(counters: Counters, known: Collection[str]) -> None:

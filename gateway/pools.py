@@ -15,6 +15,7 @@ import structlog
 
 from gateway import balance
 from gateway.links import DirectLink, Link, VpnLink
+from gateway.ourselves import Ourselves
 from gateway.roster import Choice, Roster, Seat
 from gateway.sessions import DEFAULT_TTL_S, Pin, Proposal, Sessions
 from gateway.stock import Budget
@@ -42,9 +43,11 @@ class Fleet:
         rng: random.Random | None = None,
         routes: Routes | None = None,
         stocks: Budget | None = None,
+        ourselves: Ourselves | None = None,
     ) -> None:
         self._routes = routes or Routes(machine, {}, None)
         self._stocks = stocks or Budget(STOCKED)
+        self._ourselves = ourselves
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self.snapshot = Snapshot(epoch="")
         self.links: dict[str, Link] = {}
@@ -204,7 +207,7 @@ class Fleet:
         if through is not None:
             return through
         if node.kind is NodeKind.DIRECT:
-            return DirectLink(node.id)
+            return DirectLink(node.id, self._ourselves)
         if node.kind is NodeKind.VPN:
             return VpnLink(node.id, node.agent, self._stocks, on_change=self.touched)
         return None

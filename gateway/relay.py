@@ -312,8 +312,7 @@ class Way:
                 return False
         try:
             moved = os.splice(self.source.fileno(), self.pipe[1], _PIPE_SIZE, flags=_SPLICE_FLAGS)
-        except BlockingIOError:
-            self.bulk = 0  # empty, or at the mark of urgent data: only a read goes past that
+        except BlockingIOError:  # empty, or at the mark of urgent data: only a read goes past that
             return False
         if moved == 0:
             self.eof = True

@@ -23,6 +23,7 @@ from gateway.identity import Identifier
 from gateway.limits import Limiter
 from gateway.listener import Listener
 from gateway.metrics import Metrics
+from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.resources import Budget, raise_descriptor_limit
@@ -179,6 +180,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget) -> Async
         told.machine,
         routes=Routes(told.machine, settings.machines, settings.upstream_passwords),
         stocks=StockBudget(budget.stock),
+        ourselves=Ourselves((*settings.listen, settings.metrics_listen), settings.allow_targets),
     )
     auth = Authenticator()
     registry = Registry.open(told.redis)

@@ -183,7 +183,7 @@ class Session:
 
     def known(self, raw: bytes) -> bool:
         """Whether the same credentials were proved here before; then it is known who it is. Raises WireError."""
-        identity = self.worker.identifier.known(raw, self.place)
+        identity = self.worker.identifier.known(raw, self.place, self.source)
         if identity is None:
             return False
         self._take(identity)
@@ -242,7 +242,7 @@ class Session:
         identifier, place = self.worker.identifier, self.place
         if raw is None:
             raw = socks_raw(*credentials) if credentials else b""
-        identity = identifier.known(raw, place)
+        identity = identifier.known(raw, place, self.source)
         if identity is None:
             identity = await identifier.identify(credentials, raw, place, self.source)
         self._take(identity)

@@ -12,29 +12,28 @@ doubles when one dies.
 
 import asyncio
 import copy
+import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 
-import structlog
-
-from gateway import metrics
+from gateway import log_lines, metrics
 from gateway.child import Child, ChildError
 from gateway.connection_log import LineWriter
-from gateway.exposition import GAUGES, Monitor, exposition
 from gateway.generation import Generation
 from gateway.metrics import Counters
+from gateway.monitor import Monitor
 from gateway.plan import Plan, PlanError, ask_anew
 from gateway.resources import listening_socket, raise_descriptor_limit
-from health import logs
 from health.process import Backoff
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 0.5
 UP_WITHIN_S = 60.0
+_STILL_THE_OLD = "not started anew, what runs goes on"
 
 
 class Supervisor:
@@ -59,12 +58,12 @@ class Supervisor:
         await self._monitor.listen(plan.metrics_listen)
         try:
             await self._serving.serve()
-            log.info("gateway listening", listen=plan.listen, metrics=plan.metrics_listen, workers=plan.workers)
+            log.info("gateway listening", extra=_shown(plan))
             while await _unless(stop, anew.wait()):
                 anew.clear()
                 await _unless(stop, self._start_anew())
             self._stopping = True
-            log.info("gateway draining", workers=len(self._children()))
+            log.info("gateway draining", extra={"workers": len(self._children())})
             self._retire_all(signal.SIGTERM)
             await _unless(now, self._ended())
         finally:
@@ -99,14 +98,13 @@ class Supervisor:
             plan = await ask_anew(self._serving.plan)
             await self._replace(plan)
         except TimeoutError:
-            log.error("not started anew, what runs goes on", reason=f"no new workers within {UP_WITHIN_S:g} s")
+            _still_the_old(f"no new workers within {UP_WITHIN_S:g} s")
         except (PlanError, ChildError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            log.error("not started anew, what runs goes on", reason=reason or str(error))
+            _still_the_old((error.strerror if isinstance(error, OSError) else None) or str(error))
         except Exception:  # a mistake of ours must not end what runs
-            log.exception("not started anew, what runs goes on")
+            log.exception(_STILL_THE_OLD)
         else:
-            log.info("gateway started anew", listen=plan.listen, metrics=plan.metrics_listen, workers=plan.workers)
+            log.info("gateway started anew", extra=_shown(plan))
 
     async def _replace(self, plan: Plan) -> None:
         """Raises PlanError, ChildError, OSError or TimeoutError; then everything is as before."""
@@ -133,6 +131,8 @@ class Supervisor:
         return not self._stopping and any(child.ready for child in self._children())
 
     async def _show(self) -> bytes:
+        from gateway.exposition import exposition  # only who is asked needs prometheus-client
+
         await _answers(self._children())
         children = self._children()
         self._forget(children)
@@ -149,6 +149,14 @@ class Supervisor:
         for generation in [g for g in self._generations if g is not self._serving and g.gone]:
             self._generations.remove(generation)
             self._past_restarts += generation.restarts
+
+
+def _shown(plan: Plan) -> dict[str, object]:
+    return {"listen": plan.listen, "metrics": plan.metrics_listen, "workers": plan.workers}
+
+
+def _still_the_old(reason: str) -> None:
+    log.error(_STILL_THE_OLD, extra={"reason": reason})
 
 
 def _forget_nodes(counters: Counters, children: Sequence[Child]) -> None:
@@ -169,7 +177,7 @@ def _gauges(children: Sequence[Child]) -> dict[str, float]:
     def of(name: str) -> list[float]:
         return [child.gauges[name] for child in children if name in child.gauges]
 
-    summed = {name: sum(of(name)) for name in GAUGES}
+    summed = {name: sum(of(name)) for child in children for name in child.gauges}
     return summed | {"snapshot_age_seconds": max(of("snapshot_age_seconds"), default=0.0), "workers": len(children)}
 
 
@@ -199,7 +207,7 @@ async def run(plan: Plan, sockets: Mapping[str, socket.socket]) -> None:
         loop.add_signal_handler(number, lambda: now.set() if stop.is_set() else stop.set())
     loop.add_signal_handler(signal.SIGHUP, anew.set)
     lines = LineWriter(sys.stderr.fileno())
-    logs.configure(plan.log_level, lines)
+    log_lines.configure(plan.log_level, lines)
     try:
         await Supervisor(plan, sockets, lines, Backoff()).run(stop, now, anew)
     finally:

@@ -6,19 +6,11 @@ the same. Called once, by whoever starts a process.
 
 import logging
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-
-class Stream(Protocol):
-    """Where lines go: the part of a text stream that loggers use."""
-
-    def write(self, text: str, /) -> object: ...
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool: ...
+from health.streams import Stream
 
 
 def configure(level: str = "info", stream: Stream | None = None) -> None:

@@ -221,6 +221,8 @@ def _refuse(reason: Reason, detail: str) -> WireError:
 def _parse_request(command: Command, atyp: int, host: bytes, port: int) -> Request:
     if not port and command is Command.CONNECT:
         raise _refuse(Reason.BAD_REQUEST, "the port is no number from 1 to 65535")
+    if command is Command.UDP_ASSOCIATE and atyp == ATYP_NAME:
+        atyp, host = ATYP_IPV4, bytes(4)  # a hint, and a name says nothing (PySocks sends "0")
     try:
         return Request(command, decode_target(atyp, host, port))
     except WireError as error:

@@ -91,14 +91,27 @@ async def test_failures_slow_their_address_and_nobody_verified() -> None:
     reasons = [answer.reason for answer in answers if isinstance(answer, WireError)]
     assert reasons.count(Reason.AUTH_FAILED) == FREE + 1
     assert reasons.count(Reason.AUTH_SLOWED) == 1
-    assert (await checker.check(users, "alice", "right", HERE)).name == "alice"
-    with pytest.raises(WireError, match="try again in 1 s") as slowed:
-        await checker.check(users, "bob", "other", HERE)
-    assert slowed.value.reason is Reason.AUTH_SLOWED
+    for name, password in (("alice", "right"), ("bob", "other")):  # the right one, too: or guesses would be answered
+        with pytest.raises(WireError, match="try again in 1 s") as slowed:
+            await checker.check(users, name, password, HERE)
+        assert slowed.value.reason is Reason.AUTH_SLOWED
+    assert (await checker.check(users, "alice", "right", THERE)).name == "alice"
     assert (await checker.check(users, "bob", "other", THERE)).name == "bob"
     now += 1.0
     users["carol"] = user("third", "carol")
     assert (await checker.check(users, "carol", "third", HERE)).name == "carol"
+    checker.close()
+
+
+async def test_who_logged_in_there_before_is_served_beside_a_guesser() -> None:
+    checker, users = auth.Authenticator(lambda: 0.0), {"alice": user("right")}
+    await checker.check(users, "alice", "right", HERE)
+    for i in range(FREE + 2):
+        with pytest.raises(WireError):
+            await checker.check(users, "alice", f"wrong{i}", HERE)
+    assert (await checker.check(users, "alice", "right", HERE)).name == "alice"
+    assert not checker.slowed(HERE, "alice")
+    assert checker.slowed(HERE, "bob")
     checker.close()
 
 

@@ -388,7 +388,8 @@ async def test_a_task_that_is_cancelled_in_any_moment_leaves_nothing(dialler: Ma
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (link.in_flight, len(made.deadlines)) == (0, 0)
-    link.stock.clear()
+    for unused in link.stock:
+        unused.close()
     assert descriptors() == before
 
 

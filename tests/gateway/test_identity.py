@@ -124,12 +124,12 @@ async def test_countries_that_are_not_allowed(world: World) -> None:
 async def test_who_must_authenticate(world: World) -> None:
     at, free = place(), place("127.0.0.1", auth=False)
     assert (await refused(world.identifier.identify(None, b"", at, SOURCE))).reason is Reason.AUTH_REQUIRED
-    assert world.identifier.known(b"", at) is None
+    assert world.identifier.known(b"", at, SOURCE) is None
     nobody = Identity(None, "", Want())
     assert await world.identifier.identify(None, b"", free, SOURCE) == nobody
-    assert world.identifier.known(b"", free) == nobody
+    assert world.identifier.known(b"", free, SOURCE) == nobody
     assert await world.log_in("bob-country-jp", free, "any") == Identity(None, "bob", Want(country="jp"))
-    assert world.identifier.known(socks_raw("bob-country-jp", "any"), at) is None
+    assert world.identifier.known(socks_raw("bob-country-jp", "any"), at, SOURCE) is None
 
 
 async def test_a_wrong_password_learns_nothing_of_the_want(world: World) -> None:
@@ -141,12 +141,12 @@ async def test_a_wrong_password_learns_nothing_of_the_want(world: World) -> None
 async def test_an_outcome_is_known_for_the_same_credentials_at_the_same_place(world: World) -> None:
     found = await world.log_in("alice-country-jp")
     raw = socks_raw("alice-country-jp", PASSWORD)
-    assert world.identifier.known(raw, place()) is found
+    assert world.identifier.known(raw, place(), SOURCE) is found
     assert await world.log_in("alice-country-jp") is found
     for other in (b"", b"Basic YTpi", raw[:-1], raw + b"x", socks_raw("alice", PASSWORD)):
-        assert world.identifier.known(other, place()) is None
+        assert world.identifier.known(other, place(), SOURCE) is None
     for at in (place(port=10840), place("192.0.2.81"), place(authority="a.test"), place(auth=False)):
-        assert world.identifier.known(raw, at) is None
+        assert world.identifier.known(raw, at, SOURCE) is None
 
 
 @pytest.mark.parametrize(
@@ -163,15 +163,15 @@ async def test_a_changed_record_makes_it_worthless_at_once(world: World, users: 
     raw = socks_raw("alice", PASSWORD)
     await world.log_in()
     world.users(*users)
-    assert world.identifier.known(raw, place()) is None
+    assert world.identifier.known(raw, place(), SOURCE) is None
     world.users(user())
-    assert world.identifier.known(raw, place()) is None
+    assert world.identifier.known(raw, place(), SOURCE) is None
 
 
 async def test_a_record_read_again_unchanged_keeps_it(world: World) -> None:
     found = await world.log_in()
     world.users(user(), user(name="bob"))
-    assert world.identifier.known(socks_raw("alice", PASSWORD), place()) is found
+    assert world.identifier.known(socks_raw("alice", PASSWORD), place(), SOURCE) is found
 
 
 async def test_neither_password_nor_its_place_in_memory(world: World) -> None:
@@ -191,15 +191,15 @@ async def test_outcomes_are_bounded(world: World, monkeypatch: pytest.MonkeyPatc
     for i in range(5):
         await world.log_in(f"alice-session-s{i}")
     assert len(world.identifier._outcomes) == 3
-    assert world.identifier.known(socks_raw("alice-session-s4", PASSWORD), place()) is not None
-    assert world.identifier.known(socks_raw("alice-session-s0", PASSWORD), place()) is None
+    assert world.identifier.known(socks_raw("alice-session-s4", PASSWORD), place(), SOURCE) is not None
+    assert world.identifier.known(socks_raw("alice-session-s0", PASSWORD), place(), SOURCE) is None
 
 
 async def test_a_flood_of_guesses_does_not_delay_who_is_verified(world: World) -> None:
     await world.log_in()
     reasons = [(await refused(world.log_in(password=f"no{i}"))).reason for i in range(FREE + 4)]
     assert reasons[-1] is Reason.AUTH_SLOWED
-    assert world.identifier.known(socks_raw("alice", PASSWORD), place()) is not None
+    assert world.identifier.known(socks_raw("alice", PASSWORD), place(), SOURCE) is not None
     assert (await world.log_in("alice-country-jp")).want.country == "jp", "also for another wish, from that address"
 
 

@@ -51,6 +51,11 @@ class Lab:
         self.status = json.loads(self.command("status", "--json"))
         return self.status
 
+    @property
+    def gateways(self) -> list[int]:
+        """The ports of the gateways themselves, behind HAProxy."""
+        return list(json.loads((Path(self.status["state_dir"]) / "lab.json").read_text())["ports"]["gateways"])
+
     def leaks(self) -> dict[str, int]:
         return dict(json.loads(self.command("leaks")))
 
@@ -72,10 +77,11 @@ class Lab:
 
     def in_namespace(self, node: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the host inside a node's network namespace, as root, past everything the exit guards."""
-        pid = self.docker("inspect", "--format", "{{.State.Pid}}", f"vpnexit-{node}")
-        return subprocess.run(
-            ["nsenter", f"--net=/proc/{pid}/ns/net", *command], capture_output=True, text=True, timeout=30, check=False
-        )
+        return self.run("nsenter", self.namespace(f"vpnexit-{node}"), *command)
+
+    def namespace(self, container: str) -> str:
+        """The option of nsenter(1) for a container's network namespace."""
+        return f"--net=/proc/{self.docker('inspect', '--format', '{{.State.Pid}}', container)}/ns/net"
 
     # the API
 
