@@ -1,7 +1,7 @@
 """`vpnexit up`: everything on this machine, without Docker, root or credentials.
 
-A private Redis, control, scorer, collector and a gateway of one worker, as children of one supervisor. The one exit is this
-machine's own address. Everything is checked before anything is started, so that a mistake ends in one clear line.
+A private Redis, control, scorer, collector and a gateway of one worker, as children of one supervisor. The one exit is
+this machine's own address. Everything is checked before anything is started, so that a mistake ends in one clear line.
 """
 
 import asyncio

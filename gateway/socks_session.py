@@ -30,8 +30,8 @@ def step5(session: Session) -> None:
             session.protocol = LOGIN5 if event.data[1] == socks.USER_PASSWORD else ANSWERS5
             session.send(event.data)
         elif isinstance(event, socks.Credentials):
-            _log_in(session, event.username, event.password)
-            return
+            if not _log_in(session, event.username, event.password):
+                return
         else:
             _requested(session, event)
             return
@@ -52,13 +52,23 @@ def step4(session: Session) -> None:
         session.identify_then(socks_raw(*pair), lambda: pair, lambda session: session.dial_to(target))
 
 
-def _log_in(session: Session, user: str, password: str) -> None:
-    session.identify_then(socks_raw(user, password), lambda: (user, password), _proved)
+def _log_in(session: Session, user: str, password: str) -> bool:
+    """True where the same was proved before; else the steps go on once it is."""
+    raw = socks_raw(user, password)
+    if session.known(raw):
+        _proved(session)
+        return True
+    session.identify_then(raw, lambda: (user, password), _go_on)
+    return False
 
 
 def _proved(session: Session) -> None:
     session.protocol = ANSWERS5
     session.send(session.state.auth_result(True))
+
+
+def _go_on(session: Session) -> None:
+    _proved(session)
     session.resume()
 
 

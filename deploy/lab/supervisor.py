@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from health import logs
 from deploy.lab import product
 from deploy.lab.shell import LabError
 from deploy.lab.state import Place
 from deploy.processes import Program, StartError, Supervisor
+from health import logs
 from health.process import stop_signals
 
 ASK_TIMEOUT_S = 60.0

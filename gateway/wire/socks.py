@@ -8,6 +8,7 @@ name carries the want.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from gateway.wire.base import Address, Target, WireError, decode_text, parse_host
@@ -70,6 +71,12 @@ class Request:
 
 Event = NeedData | Send | Credentials | Request
 
+_NEED_DATA = NeedData()
+_ASK_LOGIN = Send(bytes((VERSION, USER_PASSWORD)))
+_ASK_NOTHING = Send(bytes((VERSION, NO_AUTH)))
+_LOGIN_RIGHT = bytes((AUTH_VERSION, 0))
+REQUESTS_KEPT = 4096
+
 
 def reply(code: int, bound: Address | None = None, port: int = 0) -> bytes:
     """A reply (RFC 1928 section 6): `code` 0–8, the address and port bound, 0.0.0.0:0 where unknown."""
@@ -112,7 +119,7 @@ class Socks5Handshake:
 
     def __init__(self, auth_required: bool) -> None:
         self._auth_required = auth_required
-        self._buffer = bytearray()
+        self._buffer = b""
         self._state: Callable[[], Event] = self._greeting
 
     def receive(self, data: bytes | bytearray) -> None:
@@ -137,16 +144,15 @@ class Socks5Handshake:
         if self._state != self._waiting:
             raise RuntimeError("no credentials are waiting for an answer")
         self._state = self._request if ok else self._closed
-        return bytes((AUTH_VERSION, 0 if ok else 1))
+        return _LOGIN_RIGHT if ok else LOGIN_REFUSED
 
     @property
     def leftover(self) -> bytes:
         """What the client sent after its request: the first bytes for the target."""
-        return bytes(self._buffer)
+        return self._buffer
 
     def _take(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
     def _greeting(self) -> Event:
@@ -154,14 +160,14 @@ class Socks5Handshake:
         if buffer and buffer[0] != VERSION:
             raise WireError(Reason.BAD_REQUEST, "the greeting is not SOCKS5")
         if len(buffer) < 2 or len(buffer) < 2 + buffer[1]:
-            return NeedData()
+            return _NEED_DATA
         methods = self._take(2 + buffer[1])[2:]
         if USER_PASSWORD in methods:
             self._state = self._credentials
-            return Send(bytes((VERSION, USER_PASSWORD)))
+            return _ASK_LOGIN
         if NO_AUTH in methods and not self._auth_required:
             self._state = self._request
-            return Send(bytes((VERSION, NO_AUTH)))
+            return _ASK_NOTHING
         raise WireError(
             Reason.AUTH_REQUIRED if self._auth_required else Reason.BAD_REQUEST,
             "the client offered no acceptable SOCKS5 method: offer user name and password",
@@ -173,29 +179,28 @@ class Socks5Handshake:
         if buffer and buffer[0] != AUTH_VERSION:
             raise WireError(Reason.BAD_REQUEST, "user name and password were expected, something else came")
         if len(buffer) < 2:
-            return NeedData()
+            return _NEED_DATA
         user_end = 2 + buffer[1]
         if len(buffer) <= user_end or len(buffer) < user_end + 1 + buffer[user_end]:
-            return NeedData()
+            return _NEED_DATA
         taken = self._take(user_end + 1 + buffer[user_end])
         self._state = self._waiting
         return Credentials(decode_text(taken[2:user_end]), decode_text(taken[user_end + 1 :]))
 
     def _request(self) -> Event:
         buffer = self._buffer
-        self._check_request_head(bytes(buffer[:4]))
+        self._check_request_head(buffer[:4])
         if len(buffer) < 5:
-            return NeedData()
+            return _NEED_DATA
         atyp = buffer[3]
         start = 5 if atyp == ATYP_NAME else 4
         end = start + (buffer[4] if atyp == ATYP_NAME else ADDRESS_BYTES[atyp])
         if atyp == ATYP_NAME and not buffer[4]:
             raise _refuse(Reason.BAD_REQUEST, "the target host is empty")
         if len(buffer) < end + 2:
-            return NeedData()
-        taken = self._take(end + 2)
+            return _NEED_DATA
         self._state = self._closed
-        return _parse_request(Command(taken[1]), atyp, taken[start:end], int.from_bytes(taken[end:]))
+        return _parse_request(self._take(end + 2), start)
 
     def _check_request_head(self, head: bytes) -> None:
         if head and head[0] != VERSION:
@@ -218,7 +223,10 @@ def _refuse(reason: Reason, detail: str) -> WireError:
     return WireError(reason, detail, reply=error_reply(reason))
 
 
-def _parse_request(command: Command, atyp: int, host: bytes, port: int) -> Request:
+@lru_cache(REQUESTS_KEPT)
+def _parse_request(data: bytes, start: int) -> Request:
+    """A complete request whose head is right and whose host begins at `start`. Clients ask for the same again."""
+    command, atyp, host, port = Command(data[1]), data[3], data[start:-2], int.from_bytes(data[-2:])
     if not port and command is Command.CONNECT:
         raise _refuse(Reason.BAD_REQUEST, "the port is no number from 1 to 65535")
     if command is Command.UDP_ASSOCIATE and atyp == ATYP_NAME:

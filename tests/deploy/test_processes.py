@@ -135,13 +135,6 @@ async def test_program_without_restart_stays_ended() -> None:
         assert not supervisor.pids
 
 
-@pytest.mark.parametrize(
-    ("delay", "ran", "expected"), [(0, 0, 0.1), (0.1, 1, 0.2), (51.2, 1, 60), (60, 1, 60), (60, 10, 0.1)]
-)
-def test_backoff(delay: float, ran: float, expected: float) -> None:
-    assert Backoff().next(delay, ran) == expected
-
-
 async def test_deaf_program_and_its_children_are_killed(tmp_path: Path) -> None:
     grandchild, ready = tmp_path / "grandchild", tmp_path / "ready"
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + _BEAR.format(

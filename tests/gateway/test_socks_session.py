@@ -172,5 +172,5 @@ async def test_socks5_logins(exits: Exits, registry: Registry, gateways: Gateway
     ):
         assert login(user, password) == b"\x05\x02\x01\x01", (user, password)
     assert login(b"alice", b"secret") == b"\x05\x02\x01\x00\x05\x00\x00\x01"  # nobody can lock a user out
-    assert refusal(gateway, b"\x05\x02\x00\x02" + asked_for(b"origin.test", 80)) == b"\x05\x02"
+    assert refusal(gateway, b"\x05\x02\x00\x02" + asked_for(b"origin.test", 80)) == b"\x05\x02\x01\x01"
     assert refusal(gateway, socks5(b"origin.test", 80)) == b"\x05\xff"

@@ -1,4 +1,4 @@
-"""Signals and ticks."""
+"""Signals, ticks and restarts."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from health.process import stop_signals, ticks
+from health.process import Backoff, stop_signals, ticks
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -46,3 +46,10 @@ async def test_stop_ends_a_wait_at_once() -> None:
     assert [tick async for tick in ticks(60, stop)] == [None]
     assert [tick async for tick in ticks(60, stop)] == []
     assert loop.time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("delay", "ran", "expected"), [(0, 0, 0.1), (0.1, 1, 0.2), (51.2, 1, 60), (60, 1, 60), (60, 10, 0.1)]
+)
+def test_backoff(delay: float, ran: float, expected: float) -> None:
+    assert Backoff().next(delay, ran) == expected

@@ -71,14 +71,14 @@ class Dialler:
         return {what for what, outcome in self.outcomes if outcome in ("connected", "answered")}
 
 
-async def _try(sock: socket.socket, address: tuple[str, int]) -> str:
+async def _try(sock: socket.SocketType, address: tuple[str, int]) -> str:
     loop = asyncio.get_running_loop()
-    with sock:
+    with contextlib.closing(sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         try:
             async with asyncio.timeout(0.3):
                 await loop.sock_connect(sock, address)
-                if sock.type is not socket.SOCK_DGRAM:
+                if sock.type != socket.SOCK_DGRAM:
                     return "connected"
                 await loop.sock_sendall(sock, QUESTION)
                 await loop.sock_recv(sock, 512)
