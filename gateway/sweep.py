@@ -12,13 +12,14 @@ from health.reasons import Reason
 PERIOD_S = 5.0
 _AT_ONCE = 500  # tunnels looked at before the others get their turn
 
-# A peer that vanished is noticed after two minutes of silence, or one minute after data went unacknowledged (tcp(7)).
+# A peer that vanished is given up after five minutes, and so is one that does not read for so long: the kernel cannot
+# tell a stopped reader from a dead one that once closed its window (tcp(7), TCP_USER_TIMEOUT).
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300_000),
 )
 
 

@@ -137,6 +137,7 @@ def settings(server: world.VpnServer) -> dict[str, Any]:
         "gateway": server.gateway,
         "dns": list(world.TUNNEL_DNS),
         "answers": world.answers(server.country),
+        "rebinding": world.REBINDING_ZONE,
     }
 
 

@@ -25,6 +25,8 @@ WAN_V4_GATEWAY = "198.19.10.1"
 WHOAMI = "198.19.10.80"
 WHOAMI_NAME = "whoami.lab.vpnexit.example"
 WHERE_NAME = "where.lab.vpnexit.example"
+# Names of this zone mean one address first and another one later (`inside/rebinding.py`).
+REBINDING_ZONE = "rebind.lab.vpnexit.example"
 API = "198.19.10.90"
 TUNNEL_DNS = ("103.86.96.100", "103.86.99.100")
 

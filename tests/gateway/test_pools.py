@@ -160,7 +160,9 @@ def test_the_last_node_that_comes_up_is_seen_untold() -> None:
 
 async def test_a_tunnel_tells_when_its_state_changes() -> None:
     seen: list[tuple[bool, int]] = []
-    link = VpnLink("jp000001", "/nowhere.sock", Budget(0), on_change=lambda: seen.append((link.usable, link.generation)))
+    link = VpnLink(
+        "jp000001", "/nowhere.sock", Budget(0), on_change=lambda: seen.append((link.usable, link.generation))
+    )
     link._on_state("up", 3)
     assert seen == [(True, 3)]
     link._on_state("down", 3)

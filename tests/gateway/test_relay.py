@@ -281,7 +281,7 @@ async def test_a_rate_holds_without_busy_waiting(bench: Bench, way: str, monkeyp
     rate, size = 1_000_000, 750_000
     wakes = Wakes(monkeypatch)
     bucket = Bucket(rate, time.monotonic())
-    setattr(getattr(bench.it, way), "bucket", bucket)
+    getattr(bench.it, way).bucket = bucket
     source, sink = (bench.client, bench.target) if way == "up" else (bench.target, bench.client)
     bench.it.start()
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Sessions over real sockets, inside this process: every split of a handshake, every way to leave, nothing left behind."""
+"""Sessions over real sockets, inside this process: every split of a handshake, every way to leave, nothing left."""
 
 import asyncio
 import socket
@@ -186,9 +186,7 @@ async def test_urgent_data_in_a_handshake_holds_nobody_up(inside: Inside, port: 
         (socks5, b"\x05\0\x05\x05\0\x01"),
     ],
 )
-async def test_the_answer_arrives_though_the_client_sends_on(
-    inside: Inside, request_of: object, begins: bytes
-) -> None:
+async def test_the_answer_arrives_though_the_client_sends_on(inside: Inside, request_of: object, begins: bytes) -> None:
     """Closing with unread bytes would reset the connection, and the answer with it."""
     client = inside.connect()
     await client.send(request_of(refusing()) + b"x" * 100_000)  # type: ignore[operator]
@@ -208,10 +206,8 @@ async def test_the_answer_arrives_though_the_client_sends_on(
 async def test_who_never_stops_sending_is_not_read_for_ever(inside: Inside) -> None:
     client = inside.connect()
     await client.send(connect(refusing()))
-    with pytest.raises(OSError):  # noqa: PT011 - a reset, or a broken pipe
-        for _ in range(10_000):
-            await client.send(b"x" * 65_536)
-            await asyncio.sleep(0)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        await client.send(b"x" * (256 << 20))
 
 
 async def test_a_head_without_end_is_refused(inside: Inside) -> None:

@@ -37,6 +37,14 @@ async def tunnel(inside: Inside, port: int, login: str = "") -> Client:
     return client
 
 
+async def talk_for_ever(client: Client, data: bytes) -> None:
+    """Until the tunnel ends, which is an error."""
+    while True:
+        await client.send(data)
+        await client.until(b"z")
+        await asyncio.sleep(0.01)
+
+
 async def test_both_sockets_notice_a_peer_that_vanished(port: int) -> None:
     async with Inside() as inside:
         sweep = Sweep(inside.worker)
@@ -72,10 +80,7 @@ async def test_no_tunnel_lives_for_ever(port: int) -> None:
         sweep = Sweep(inside.worker)
         client = await tunnel(inside, port)
         with pytest.raises((AssertionError, ConnectionError)):
-            for _ in range(100):
-                await client.send(b"x")
-                assert await client.some() == b"x"
-                await asyncio.sleep(0.02)
+            await talk_for_ever(client, b"z")
         assert inside.reasons == ["lifetime"]
         sweep.close()
         await inside.nothing_left()
@@ -87,9 +92,7 @@ async def test_who_used_up_the_month_is_cut_and_told_so_next_time(port: int) -> 
         login = f"alice:{PASSWORD}"
         client = await tunnel(inside, port, login)
         with pytest.raises((AssertionError, ConnectionError)):
-            while True:
-                await client.send(b"x" * 20_000 + b"z")
-                await client.until(b"z")
+            await talk_for_ever(client, b"x" * 20_000 + b"z")
         assert inside.reasons == ["quota_used"]
         assert inside.log[0]["user"] == "alice"
         again = inside.connect()

@@ -75,6 +75,16 @@ class Association:
         assert question.is_response(answer)
         return [str(record) for found in answer.answer for record in found]
 
+    def ended(self) -> bool:
+        """Whether the gateway has closed the TCP connection that it lives by."""
+        self._tcp.setblocking(False)
+        try:
+            return self._tcp.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
     def close(self) -> None:
         self._tcp.close()
         self._udp.close()

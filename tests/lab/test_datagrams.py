@@ -8,28 +8,27 @@ import pytest
 from deploy.lab import world
 from tests.lab.datagrams import Association, Wires
 from tests.lab.harness import Lab, wait_for
-from tests.lab.test_leaks import DOCKER_RESOLVER, ORIGIN, Dialler, keeps_tight
+from tests.lab.test_leaks import COUNTRIES, DOCKER_RESOLVER, ORIGIN, Dialler, keeps_tight
 
-COUNTRIES = list(world.PLACES)
 WHO = (ORIGIN, 7)  # answers a datagram with its sender's address
 
 
 @pytest.mark.parametrize("gateway", [0, 1])
-@pytest.mark.parametrize("country", COUNTRIES)
+@pytest.mark.parametrize("country", world.PLACES)
 def test_the_dns_server_inside_the_tunnel_answers(lab: Lab, country: str, gateway: int) -> None:
     with Association(lab, country, gateway) as association:
         for server in world.TUNNEL_DNS:
             assert association.addresses(server, world.WHERE_NAME) == [world.PLACES[country].where]
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
+@pytest.mark.parametrize("country", world.PLACES)
 def test_it_is_seen_under_the_countrys_address(lab: Lab, country: str) -> None:
     with Association(lab, country) as association:
         for _ in range(3):
             assert association.ask(*WHO, b"who").decode() in lab.status["countries"][country]["egress"]
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
+@pytest.mark.parametrize("country", world.PLACES)
 def test_nothing_comes_by_another_way(lab: Lab, country: str) -> None:
     """Judged by what goes over the host's wires, since most of what is sent here has nobody to answer it."""
     (node, *_) = lab.nodes(country)

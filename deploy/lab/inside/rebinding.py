@@ -6,7 +6,7 @@ A name says itself what it means: `198-19-10-80.127-0-0-1.anything.rebind.<zone>
 
 import socket
 import struct
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 
 ADDRESS = ("127.0.0.1", 5353)
 TTL_S = 1
@@ -45,7 +45,7 @@ class Rebinding:
         name = b".".join(labels).lower()
         try:
             first, later = (IPv4Address(label.decode().replace("-", ".")) for label in labels[:2])
-        except (AddressValueError, UnicodeDecodeError, ValueError):
+        except ValueError:
             return None
         if name in self._asked:
             return later

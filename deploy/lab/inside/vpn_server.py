@@ -4,7 +4,7 @@ Reads `/lab/server.json`:
 
     {"protocol": "wireguard" | "openvpn_udp" | "openvpn_tcp", "entry": "198.18.10.11", "mac": "02:42:…",
      "egress": "198.19.10.11", "wan": "198.19.10.0/24", "gateway": "10.5.0.1/16", "dns": ["103.86.96.100"],
-     "answers": {"name": ["address", ...]}}
+     "answers": {"name": ["address", ...]}, "rebinding": "zone"}
 
 and, beside it, `wg0.conf` (WireGuard) or `openvpn.conf` (OpenVPN). The container ends when any of its programs does, so
 that a half-dead server never passes for a living one.
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from . import rebinding
 
 LAB = Path("/lab")
 RUN = Path("/run/lab")
@@ -43,11 +45,16 @@ table ip lab {{
 
 
 def dnsmasq_config(settings: dict[str, Any]) -> str:
-    """The configuration of a DNS server that knows the given names and nothing else (NXDOMAIN)."""
+    """The configuration of a DNS server that knows the given names and nothing else (NXDOMAIN).
+
+    Questions about the zone `rebinding` are passed on to the server of that name.
+    """
     lines = ["no-resolv", "no-hosts", "no-poll", "local=/#/", "local-ttl=5", "bind-dynamic", "port=53"]
     lines += [f"listen-address={address}" for address in settings["dns"]]
+    lines.append("server=/{}/{}#{}".format(settings["rebinding"], *rebinding.ADDRESS))
+    # One address a line: of several IPv4 addresses in one, dnsmasq takes the last.
     for name, addresses in sorted(settings["answers"].items()):
-        lines.append(f"host-record={name},{','.join(addresses)}" if addresses else f"local=/{name}/")
+        lines += [f"host-record={name},{address}" for address in addresses]
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +113,8 @@ def start(settings: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
     config = RUN / "dnsmasq.conf"
     config.write_text(dnsmasq_config(settings))
     dns = subprocess.Popen(["dnsmasq", "--keep-in-foreground", "--log-facility=-", f"--conf-file={config}"])
-    return [dns, start_tunnel(settings)]
+    rebinds = subprocess.Popen([sys.executable, "-m", rebinding.__name__])
+    return [dns, rebinds, start_tunnel(settings)]
 
 
 def main() -> int:

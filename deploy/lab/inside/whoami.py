@@ -6,7 +6,8 @@
     /bytes?n=    n zero bytes (at most 1 GiB)
     /slow?seconds=   the caller's address after that time (at most 300 s)
 
-Plain TCP on port 7 is an echo (RFC 862) that ends its side only after the caller has ended its own.
+Plain TCP on port 7 is an echo (RFC 862) that ends its side only after the caller has ended its own. A datagram to port
+7 is answered with the caller's address.
 """
 
 import argparse
@@ -99,6 +100,17 @@ async def tcp_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
+class Datagrams(asyncio.DatagramProtocol):
+    """Answers each datagram with the address it came from."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what asyncio promises
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(addr[0].encode(), addr)
+
+
 async def serve(certificate: str, key: str) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
@@ -107,6 +119,7 @@ async def serve(certificate: str, key: str) -> None:
     await web.TCPSite(runner, port=80, backlog=1024).start()
     await web.TCPSite(runner, port=443, ssl_context=tls, backlog=1024).start()
     server = await asyncio.start_server(tcp_echo, port=7, backlog=1024)
+    await asyncio.get_running_loop().create_datagram_endpoint(Datagrams, local_addr=("0.0.0.0", 7))  # noqa: S104
     print("serving", flush=True)
     async with server:
         await server.serve_forever()

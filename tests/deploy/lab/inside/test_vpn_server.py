@@ -16,7 +16,13 @@ def test_dns_knows_the_labs_names_and_no_others() -> None:
         f"listen-address={address}" for address in world.TUNNEL_DNS
     ]
     assert f"host-record={world.WHERE_NAME},{world.PLACES['jp'].where}" in lines
-    assert not any(line.startswith("server=") for line in lines)
+    assert [line for line in lines if line.startswith("server=")] == [f"server=/{world.REBINDING_ZONE}/127.0.0.1#5353"]
+
+
+def test_dns_has_a_line_for_each_address_of_a_name() -> None:
+    settings = servers.settings(world.SERVERS[0]) | {"answers": {"mixed.test": ["198.19.10.80", "127.0.0.1"]}}
+    lines = vpn_server.dnsmasq_config(settings).splitlines()
+    assert lines[-2:] == ["host-record=mixed.test,198.19.10.80", "host-record=mixed.test,127.0.0.1"]
 
 
 def test_waiting_for_what_does_not_come_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -58,3 +59,14 @@ async def test_tcp_echo_ends_after_its_caller() -> None:
     writer.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_datagram_is_answered_with_its_senders_address() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(whoami.Datagrams, local_addr=("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.3", 0))
+        sock.setblocking(False)
+        await loop.sock_sendto(sock, b"who", transport.get_extra_info("sockname"))
+        assert await asyncio.wait_for(loop.sock_recv(sock, 100), 5) == b"127.0.0.3"
+    transport.close()

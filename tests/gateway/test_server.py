@@ -1,0 +1,68 @@
+"""A real worker that is told to end: what it lets go at once, what it waits for, and for how long."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+from tests.gateway.harness import Gateway
+from tests.gateway.raw_origin import Origin, client_of, direct_gateway
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def ended(gateway: Gateway, within: float) -> None:
+    await asyncio.to_thread(gateway.process.wait, within)
+
+
+async def test_kept_connections_do_not_hold_the_end_up(_redis_binary: str, tmp_path: Path) -> None:
+    with direct_gateway(tmp_path, _redis_binary, drain_timeout=60) as gateway:
+        async with Origin() as origin, client_of(gateway) as idle, client_of(gateway) as busy:
+            ends = []
+            for client in (idle, busy):
+                await client.send(origin.request())
+                ends.append(await origin.accepted())
+                await ends[-1].head()
+                await ends[-1].send(ANSWER)
+                assert b"close" not in (await client.head()).lower()
+                await client.exactly(2)
+            await busy.send(origin.request())
+            await ends[1].head()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await idle.rest() == b""
+            assert gateway.process.poll() is None, "somebody still waits for an answer"
+            await ends[1].send(ANSWER)
+            last = await busy.rest()
+            assert last.endswith(b"ok")
+            assert b"\r\nconnection: close\r\n" in last.lower()
+            await ended(gateway, 10)
+        assert [line["reason"] for line in gateway.lines()] == ["ok"] * 3
+
+
+async def test_tunnels_have_until_the_deadline(_redis_binary: str, tmp_path: Path) -> None:
+    patience = 2.0
+    with direct_gateway(tmp_path, _redis_binary, drain_timeout=patience) as gateway:
+        async with Origin() as origin, client_of(gateway) as short, client_of(gateway) as long:
+            ends = []
+            for client in (short, long):
+                await client.send(b"CONNECT %b HTTP/1.1\r\nHost: a\r\n\r\n" % origin.host)
+                await client.head()
+                ends.append(await origin.accepted())
+            began = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(patience / 4)
+            for client, end in zip((short, long), ends, strict=True):
+                await client.send(b"up")
+                assert await end.exactly(2) == b"up"
+                await end.send(b"down")
+                assert await client.exactly(4) == b"down"
+            short.finish()
+            ends[0].finish()
+            assert await short.rest() == b""
+            try:
+                assert not await long.rest()
+            except ConnectionResetError:
+                pass
+            assert patience * 0.9 < time.monotonic() - began < patience * 2 + 2
+            await ended(gateway, 10)
+        assert [line["reason"] for line in gateway.lines()] == ["ok", "shutdown"]
