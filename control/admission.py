@@ -36,7 +36,7 @@ class Agent(Protocol):
 
     async def resolve(self, name: str, family: str = ..., timeout: float = ...) -> Addresses: ...
 
-    async def sockets(self, count: int) -> tuple[int, list[socket.socket]]: ...
+    async def sockets(self, count: int) -> tuple[int, list[socket.SocketType]]: ...
 
 
 class UnprovedError(Exception):
@@ -198,10 +198,10 @@ class _Known(AbstractResolver):
         return None
 
 
-def _take(stock: list[socket.socket]) -> socket.socket:
+def _take(stock: list[socket.SocketType]) -> socket.socket:
     if not stock:
         raise OSError("no socket of the node is left")
-    sock = stock.pop()
+    sock = socket.socket(fileno=stock.pop().detach())
     # A connection closed normally keeps the namespace of a dead node alive for minutes: end it with a reset.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return sock

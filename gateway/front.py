@@ -3,7 +3,7 @@
 import socket
 
 from gateway import http_session, socks_session
-from gateway.session import Session
+from gateway.session import ClientProtocol, Session
 from gateway.wire import proxy_protocol
 from gateway.wire.base import Address, WireError
 from gateway.wire.sniff import Kind, sniff
@@ -15,7 +15,7 @@ _STEPS = {
     Kind.SOCKS5: socks_session.step5,
     Kind.SOCKS4: socks_session.step4,
 }
-_ANSWERS = {
+_ANSWERS: dict[Kind, ClientProtocol] = {
     Kind.HTTP: http_session.ANSWERS,
     Kind.SOCKS5: socks_session.GREETING5,
     Kind.SOCKS4: socks_session.ANSWERS4,

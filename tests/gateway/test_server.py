@@ -3,20 +3,31 @@
 import asyncio
 import signal
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.gateway.harness import Gateway
 from tests.gateway.raw_origin import Origin, client_of, direct_gateway
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+Start = Callable[..., AbstractContextManager[Gateway]]
+
+
+@pytest.fixture
+def start(_redis_binary: str, tmp_path: Path) -> Start:
+    return partial(direct_gateway, tmp_path, _redis_binary)
 
 
 async def ended(gateway: Gateway, within: float) -> None:
     await asyncio.to_thread(gateway.process.wait, within)
 
 
-async def test_kept_connections_do_not_hold_the_end_up(_redis_binary: str, tmp_path: Path) -> None:
-    with direct_gateway(tmp_path, _redis_binary, drain_timeout=60) as gateway:
+async def test_kept_connections_do_not_hold_the_end_up(start: Start) -> None:
+    with start(drain_timeout=60) as gateway:
         async with Origin() as origin, client_of(gateway) as idle, client_of(gateway) as busy:
             ends = []
             for client in (idle, busy):
@@ -39,9 +50,9 @@ async def test_kept_connections_do_not_hold_the_end_up(_redis_binary: str, tmp_p
         assert [line["reason"] for line in gateway.lines()] == ["ok"] * 3
 
 
-async def test_tunnels_have_until_the_deadline(_redis_binary: str, tmp_path: Path) -> None:
+async def test_tunnels_have_until_the_deadline(start: Start) -> None:
     patience = 2.0
-    with direct_gateway(tmp_path, _redis_binary, drain_timeout=patience) as gateway:
+    with start(drain_timeout=patience) as gateway:
         async with Origin() as origin, client_of(gateway) as short, client_of(gateway) as long:
             ends = []
             for client in (short, long):
