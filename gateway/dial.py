@@ -44,11 +44,11 @@ TARGET_ERRORS = {
 class Dialled:
     """A connection to the target, and the node it leaves by. Counts among the link's tunnels until released.
 
-    `seconds` is how long it took, `moved` the node that the client's session had to leave for this one, `events` those
-    of the socket that nobody has read for yet.
+    `seconds` is how long it took, `since` when it was done (0 once the target has answered), `moved` the node that the
+    client's session had to leave for this one, `events` those of the socket that nobody has read for yet.
     """
 
-    __slots__ = ("_channel", "_poller", "events", "link", "moved", "node", "seconds", "sock")
+    __slots__ = ("_channel", "_poller", "events", "link", "moved", "node", "seconds", "since", "sock")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Dialled:
         self.link = link
         self.sock = sock
         self.seconds = seconds
+        self.since = time.monotonic()
         self.events = events
         self.moved = moved
 
@@ -379,7 +380,7 @@ class Dial:
             return
         fleet = self._dialler.fleet
         self._dialler.metrics.dial_failed(node.country, node.id, Reason.NODE_DIAL)
-        self._tried, self._last = (*self._tried, node.id), why
+        self._tried, self._last, self._node = (*self._tried, node.id), why, None
         if doubtful:
             self._doubted = (*self._doubted, node.id)
         else:

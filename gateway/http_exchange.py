@@ -239,6 +239,8 @@ class Exchange:
         if failure is not None:
             raise failure
         self._stale = False
+        if self._target.since:
+            self._session.first_byte()
         return data
 
     async def _to_target(self, data: bytes) -> bool:

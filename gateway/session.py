@@ -290,10 +290,10 @@ class Session:
 
     def first_byte(self) -> None:
         """The target has answered."""
-        if self.dialled is not None:
-            self.worker.metrics.first_byte(
-                self.dialled.node.country, time.monotonic() - self.started - self.dialled.seconds
-            )
+        dialled = self.dialled
+        if dialled is not None and dialled.since:
+            self.worker.metrics.first_byte(dialled.node.country, time.monotonic() - dialled.since)
+            dialled.since = 0.0
 
     def settle(self, passed: int) -> None:
         """Count what passed since the last time against the user's month."""

@@ -25,12 +25,12 @@ def made(family: object, kind: object, count: object) -> Iterator[list[int]]:
         raise RefusedError("unknown family or type of socket")
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_SOCKETS:
         raise RefusedError(f"1 to {MAX_SOCKETS} sockets at a time")
-    sockets: list[socket.socket] = []
+    sockets: list[socket.SocketType] = []  # the plain class: it is made and closed for every connection
     try:
         try:
             for _ in range(count):
                 flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-                sockets.append(socket.socket(_FAMILY[str(family)], _TYPE[str(kind)] | flags))
+                sockets.append(socket.SocketType(_FAMILY[str(family)], _TYPE[str(kind)] | flags))
         except OSError as error:
             raise RefusedError(f"no sockets: {error.strerror}") from None
         yield [sock.fileno() for sock in sockets]
