@@ -440,7 +440,6 @@ class Session:
 
     def fail(self, error: WireError) -> None:
         """Record it, and tell the client where its protocol has words for it."""
-        self.worker.metrics.refused(error.reason)
         self.record(error.reason, detail=error.detail)
         if self.dialled is None:
             self.worker.metrics.refused(error.reason)

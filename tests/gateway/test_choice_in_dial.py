@@ -10,7 +10,7 @@ import pytest
 from gateway.dial import Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
-from gateway.metrics import Metrics
+from gateway.metrics import DIAL_FAILURES, Metrics
 from gateway.poller import Poller
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
@@ -113,6 +113,19 @@ async def test_a_dial_beyond_the_retry_budget_fails_and_the_budget_comes_back(
     fleet.retried()
     for _ in range(3):
         (await dialler.dial(JP, "", target)).release()
+
+
+async def test_a_failed_dial_is_counted_once_where_it_failed(
+    fleet: RealFleet, dialler: Dialler, target: Target
+) -> None:
+    (await dialler.dial(JP, "", target)).release()
+    with pytest.raises(WireError, match="no sockets today"):  # nowhere else to try
+        await dialler.dial(Want(node=BROKEN), "", target)
+    while fleet.may_retry(fleet.in_flight):
+        pass
+    with pytest.raises(WireError, match="too many others try again"):
+        await dialler.dial(JP, "", target)
+    assert dialler.metrics.counters()[DIAL_FAILURES] == {("jp", BROKEN, "node_dial"): [3]}
 
 
 async def test_leaving_a_node_that_went_down_costs_no_retry(

@@ -9,7 +9,8 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.destinations import HELD_BYTES, KEPT, NAME_KEPT_S, NAMES_AT_ONCE, Destinations, Route
-from gateway.links import Link, LinkError, LookupFailedError
+from gateway.errors import LinkError, LookupFailedError
+from gateway.links import Link
 from gateway.wire.base import WireError
 from health.reasons import Reason
 

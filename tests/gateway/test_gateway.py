@@ -288,6 +288,33 @@ async def test_a_country_port_behind_a_trusted_proxy(exits: Exits, registry: Reg
         assert sock.recv(65536) == b""
 
 
+async def test_the_first_byte_is_timed_from_the_connected_target_on(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    gateway, jp = gateways(), exits("jp000001")
+    await ready(registry, gateway, jp)
+
+    def timed() -> tuple[float, float]:
+        """How many, and their seconds in all."""
+        prefix = "vpnexit_gateway_first_byte_seconds_"
+        found = dict(line.split() for line in gateway.metrics().splitlines() if line.startswith(prefix))
+        return tuple(float(found.get(f'{prefix}{what}{{country="jp"}}', 0)) for what in ("count", "sum"))  # type: ignore[return-value]
+
+    before, took = timed()
+    plain = b"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n"
+    tunnel = b"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for requests in ([plain, plain], [tunnel]):
+        with gateway.connect() as sock:
+            time.sleep(0.5)  # which is the client's
+            for request in requests:
+                sock.sendall(request)
+                answer = b""
+                while not answer.endswith(jp.id.encode() + b"\n"):
+                    answer += sock.recv(65536)
+    wait_for(lambda: timed()[0] == before + 2, what="each connection to the target is counted, and once")
+    assert timed()[1] - took < 0.5
+
+
 async def test_half_close_and_reset_pass_through(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     gateway, jp = gateways(), exits("jp000001")
     await ready(registry, gateway, jp)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.channel import Channel
-from gateway.links import LinkError
+from gateway.errors import LinkError
 from gateway.poller import Poller
 from gateway.upstream import DoubtfulError, Routes, UpstreamLink
 from gateway.wire.base import Target, WireError
@@ -275,7 +275,8 @@ async def test_the_name_localhost_is_refused(poller: Poller, link: Make) -> None
 
 async def test_nothing_leaves_by_this_machine(link: Make) -> None:
     node = link("socks5://127.0.0.1:9")
-    for never in (node.take_socket("inet"), node.take_datagram_socket("inet"), node.resolve("name.test")):
+    assert node.pop_socket("127.0.0.1") is None
+    for never in (node.fetch_socket("127.0.0.1"), node.take_datagram_socket("inet"), node.resolve("name.test")):
         with pytest.raises(LinkError):
             await never
 

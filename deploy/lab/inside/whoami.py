@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import subprocess
+from typing import cast
 
 from aiohttp import web
 
@@ -104,8 +105,8 @@ class Datagrams(asyncio.DatagramProtocol):
     """Answers each datagram with the address it came from."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what asyncio promises
-        self._transport = transport
+        # Python 3.11's own transport is none of the class that asyncio promises.
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(addr[0].encode(), addr)
