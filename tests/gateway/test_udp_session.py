@@ -394,7 +394,7 @@ def test_many_datagrams_and_associations_leave_nothing_behind(gateway: Gateway) 
             client.send(named(f"n{number}.absent.test", 9), b"x" * 1000)
             if number % 20 == 0:
                 assert client.ask(at(LOCAL, 7), b"x")[1] == b"x"
-        assert gateway.descriptors() == descriptors
+        assert gateway.descriptors() <= descriptors  # the stock shrinks meanwhile
         assert gateway.resident_kib() - before < 4 * 1024
     for _ in range(100):
         with Client(gateway) as client:
