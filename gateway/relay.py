@@ -188,6 +188,9 @@ class Way:
                 return
             if not events & ENDED:
                 return
+            if events & BROKEN:  # the end may be a reset, which only the next read tells
+                self.pump()
+                return
         self.eof = True
         if not self.held:
             try:

@@ -364,6 +364,17 @@ async def test_a_reset_passes_on(bench: Bench, who: str, reason: Reason) -> None
     assert await bench.end() is reason
 
 
+async def test_a_reset_right_behind_data_is_no_orderly_end(bench: Bench) -> None:
+    bench.it.start()
+    await asyncio.sleep(0.01)
+    bench.target.send(b"half an answer")  # one event for both: the loop has no turn in between
+    bench.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    bench.target.close()
+    assert await bench.end() is Reason.TARGET_RESET
+    with pytest.raises(ConnectionResetError):
+        await read_all(bench.client)
+
+
 async def test_a_reset_after_the_end_is_noticed(bench: Bench) -> None:
     bench.it.start()
     bench.client.shutdown(socket.SHUT_WR)
