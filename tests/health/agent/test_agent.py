@@ -47,7 +47,9 @@ async def test_sockets_are_of_its_namespace(agent: AgentProcess, family: str, ki
     try:
         assert generation == 1
         assert len(made) == protocol.MAX_SOCKETS
-        assert all(socket.AddressFamily(sock.family).name == {"inet": "AF_INET", "inet6": "AF_INET6"}[family] for sock in made)
+        assert all(
+            socket.AddressFamily(sock.family).name == {"inet": "AF_INET", "inet6": "AF_INET6"}[family] for sock in made
+        )
         cookies = {int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, 71, 8), "little") for sock in made}
         assert len(cookies) == 1
         assert own_netns_cookie() not in cookies
