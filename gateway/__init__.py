@@ -1,6 +1,6 @@
 """Carries bytes: listen, read the client's handshake, choose a node, dial through it, relay.
 
-supervisor listening sockets, and the workers on them (`generation`, `child`, `start`); restarts without a gap; what they
+supervisor listening sockets, and the workers on them (`generation`, `child`, `start`); restarts without a gap; what all
            count (`metrics`) in sum (`exposition`, `monitor`)
 server     a worker: `listener` accepts within its `resources`, `connection_log` writes; `worker` is what sessions share
 front      a PROXY header, then which protocol the client speaks
