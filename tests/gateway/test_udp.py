@@ -11,9 +11,12 @@ import pytest
 from gateway import udp
 from gateway.bucket import Bucket
 from gateway.links import DirectLink
+from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.udp import Association
 from health.reasons import Reason
+
+ALLOWED = [ip_network("127.0.0.0/8")]
 
 LOCAL = "127.0.0.1"
 
@@ -43,7 +46,7 @@ class World:
             (LOCAL, 0),
             link,
             {4: self.out},
-            [ip_network("127.0.0.0/8")],
+            ALLOWED,
             memoryview(bytearray(256 * 1024)),
             limits=limits,
             idle=idle,
@@ -78,7 +81,8 @@ Make = Callable[..., World]
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
-    poller, link, made = Poller(asyncio.get_running_loop()), DirectLink("zz000001"), list[World]()
+    poller, link = Poller(asyncio.get_running_loop()), DirectLink("zz000001", Ourselves((), ALLOWED))
+    made: list[World] = []
 
     def build(limits: tuple[Bucket | None, Bucket | None] = (None, None), idle: float = 60.0) -> World:
         made.append(World(poller, link, limits, idle))
