@@ -31,6 +31,8 @@ from health.reasons import Reason
 log = structlog.get_logger()
 
 LINGER_BYTES = 262_144
+# A burst may outrun this worker's lease of its user's connections, which is renewed within 50 ms.
+LEASE_WAIT_S = 0.2
 _HEAD_READ = 65_536
 _numbers = itertools.count(1)
 _prefix = secrets.token_hex(4)
@@ -52,6 +54,7 @@ class Session:
     """One client. `data` holds what was read and not yet used."""
 
     __slots__ = (
+        "_admitted",
         "_channel",
         "_closed",
         "_deadlines",
@@ -107,6 +110,7 @@ class Session:
         self._tunnel: Tunnel | None = None
         self._tunnelled = 0
         self._closed = False
+        self._admitted = False
         self._deadlines: Deadlines | None = None
 
     def start(self, deadlines: Deadlines) -> None:
@@ -186,7 +190,12 @@ class Session:
         identity = self.worker.identifier.known(raw, self.place, self.source)
         if identity is None:
             return False
-        self._take(identity)
+        try:
+            self._take(identity)
+        except WireError as error:
+            if error.reason is Reason.CONNECTION_LIMIT:
+                return False  # `identify` waits for an answer from Redis before it says so
+            raise
         return True
 
     def dial_to(self, target: Target) -> None:
@@ -245,7 +254,13 @@ class Session:
         identity = identifier.known(raw, place, self.source)
         if identity is None:
             identity = await identifier.identify(credentials, raw, place, self.source)
-        self._take(identity)
+        try:
+            self._take(identity)
+        except WireError as error:
+            if error.reason is not Reason.CONNECTION_LIMIT:
+                raise
+            await asyncio.sleep(LEASE_WAIT_S)
+            self._take(identity)
 
     async def dial(self, target: Target) -> Dialled:
         """Connect to `target` for this client. Raises WireError."""
@@ -394,11 +409,13 @@ class Session:
 
     def _take(self, identity: Identity) -> None:
         old, self.identity = self.identity, identity
-        if old is None or old.user is not identity.user:
+        if old is None or old.user is not identity.user or not self._admitted:
             if self.grant is not None:
                 self.grant.release()
                 self.grant = None
+            self._admitted = False
             self.grant = self.worker.limiter.admit(identity.user)
+            self._admitted = True
         elif self.grant is not None and self.grant.exhausted:
             raise WireError(Reason.QUOTA_USED, "this user's bytes for the month are used up")
 

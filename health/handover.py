@@ -42,7 +42,7 @@ def adopt(fds: list[int], family: int, kind: int) -> list[SocketType]:
             # With family and type given, and by the plain class, it costs a third of socket.socket(fileno=...).
             made.append(SocketType(family, kind, 0, rest[0]))
             del rest[0]
-            _check(made[-1], own, kind)
+            _check(made[-1], own, family, kind)
             made[-1].setblocking(False)
     except (HandoverError, OSError) as error:
         close_all(rest)
@@ -58,9 +58,9 @@ def own_netns_cookie() -> int:
         return _netns_cookie(probe)
 
 
-def _check(sock: SocketType, own: int, kind: int) -> None:
-    # A wrong family shows itself at connect(); a wrong type would not.
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != kind:
+def _check(sock: SocketType, own: int, family: int, kind: int) -> None:
+    of = sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN), sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    if of != (family, kind):
         raise HandoverError("agent handed over a socket of another kind")
     if _netns_cookie(sock) == own:
         raise HandoverError("agent handed over a socket of this machine's own network namespace")

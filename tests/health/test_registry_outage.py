@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from health.config import RedisSettings
+from health.limits import Ask
 from health.model import Node, NodeStatus, Pool, Sample, Score, User
 from health.registry import Registry, RegistryError
 
@@ -18,6 +19,21 @@ SAMPLE = Sample(node="jp3f9a1c", at=1.0, reachable=False)
 SCORE = Score(node="jp3f9a1c", at=1.0, value=0, healthy=False)
 USER = User(name="bob", password_hash="x")
 POOL = Pool(country="jp")
+ASK = Ask(
+    user="bob",
+    worker="w1",
+    member="w1",
+    month="202601",
+    max_connections=1,
+    bytes_per_second=0,
+    monthly_bytes=0,
+    open=1,
+    demand=0,
+    generation="",
+    counted=0,
+    unsettled=0,
+    seen=0,
+)
 NODE = Node(id="jp3f9a1c", country="jp", kind="vpn", machine="m1", status="serving")
 
 Call = Callable[[Registry], Coroutine[Any, Any, Any]]
@@ -34,6 +50,7 @@ READS: dict[str, Call] = {
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
     "snapshot": lambda r: r.snapshot(),
+    "usage": lambda r: r.usage(["bob"], "202601"),
 }
 WRITES: dict[str, Call] = {
     "put_node": lambda r: r.put_node(NODE),
@@ -51,6 +68,7 @@ WRITES: dict[str, Call] = {
     "acquire": lambda r: r.acquire("scorer", "a", 3),
     "release": lambda r: r.release("scorer", "a"),
     "publish": lambda r: r.publish("x", "y"),
+    "renew_limits": lambda r: r.renew_limits([ASK]),
     "pin_session": lambda r: r.pin_session("bob", "s1", "jp3f9a1c", 60),
 }
 CALLS = READS | WRITES
