@@ -31,7 +31,8 @@ def test_what_cannot_be_asked_for(family: object, kind: object, count: object) -
 
 def test_when_descriptors_run_out_none_is_kept() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 20
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = sorted(set(range(len(used) + 20)) - used)[19] + 1  # twenty numbers are free below it
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         with pytest.raises(RefusedError, match="no sockets: "), made("inet", "dgram", 200):
