@@ -174,12 +174,15 @@ class DirectLink(Link):
     def __init__(self, node_id: str, ourselves: Ourselves | None = None) -> None:
         super().__init__(node_id)
         self.families = ("inet", "inet6") if socket.has_ipv6 else ("inet",)
-        self.verdict = (ourselves or Ourselves()).verdict  # type: ignore[method-assign]
+        self._ourselves = ourselves or Ourselves()
         self._resolver: aiodns.DNSResolver | None = None
 
     @property
     def usable(self) -> bool:
         return True
+
+    def verdict(self, address: str, port: int) -> WireError | None:
+        return self._ourselves.verdict(address, port)
 
     def pop_socket(self, address: str) -> socket.SocketType | None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
