@@ -4,6 +4,8 @@
 """
 
 import sys
+import sysconfig
+from pathlib import Path
 
 from deploy.lab import packages
 from deploy.lab.shell import LabError
@@ -32,12 +34,21 @@ WANTED = {
     "wget": "wget",
     **packages.ENGINE,
     **packages.HOST,
+    "gcc": "gcc",  # deploy.compile
 }
+
+
+def wanted() -> dict[str, str]:
+    """Debian's Python brings its headers, for deploy.compile, in a package of their own; others come with theirs."""
+    if Path(sysconfig.get_path("include"), "Python.h").exists():
+        return WANTED
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return {**WANTED, f"{name}-config": f"{name}-dev"}
 
 
 def main() -> None:
     try:
-        packages.ensure(WANTED, "a complete test run")
+        packages.ensure(wanted(), "a complete test run")
     except LabError as error:
         print(f"vpnexit: {error}", file=sys.stderr)
 

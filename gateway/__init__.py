@@ -2,7 +2,8 @@
 
 supervisor listening sockets, and the workers on them (`generation`, `child`, `start`); restarts without a gap; what all
            count (`metrics`) in sum (`exposition`, `monitor`)
-server     a worker: `listener` accepts within its `resources`, `connection_log` writes; `worker` is what sessions share
+server     a worker: `listener` accepts within its `resources`, `connection_log` tells `line_writer` of them;
+           `worker` is what sessions share
 front      a PROXY header, then which protocol the client speaks
 socks_session, http_session (plain_http, http_exchange)
            speak it, a step for each piece that arrives; what the bytes mean is decided in `wire`, without I/O

@@ -5,7 +5,10 @@ import sys
 
 import uvloop
 
-from gateway import server
+from gateway import compiled
+
+compiled.use()
+from gateway import server  # noqa: E402 - of the compiled copy
 
 try:
     uvloop.run(server.run(socket.socket(fileno=int(sys.argv[1]))))

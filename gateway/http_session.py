@@ -61,7 +61,7 @@ class _Answers:
         return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)], head_only=head_only)
 
 
-ANSWERS = _Answers()
+ANSWERS: _Answers = _Answers()
 
 
 class _Connect(NamedTuple):

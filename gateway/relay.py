@@ -109,6 +109,7 @@ class Way:
         "waiting",
     )
 
+    __deletable__ = ("other",)  # mypyc lets nothing else be deleted
     other: "Way"
 
     def __init__(self, tunnel: "Tunnel", source: socket.SocketType, sink: socket.SocketType) -> None:
@@ -343,6 +344,7 @@ class Tunnel:
     """Two sockets and the bytes between them. `owner.tunnel_ended` is called once, after both are closed."""
 
     __slots__ = ("_owner", "down", "ended", "seen", "seen_at", "shared", "up")
+    __deletable__ = ("_owner", "down", "up")
 
     def __init__(
         self, shared: Shared, client: socket.SocketType, target: socket.SocketType, owner: TunnelOwner

@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from gateway import metrics, start
+from gateway import compiled, metrics, start
 from gateway.auth import Authenticator
 from gateway.child import LINE_LIMIT
-from gateway.connection_log import ConnectionLog, LineWriter
+from gateway.connection_log import ConnectionLog
 from gateway.identity import Identifier
 from gateway.limits import Limiter
+from gateway.line_writer import LineWriter
 from gateway.listener import Listener
 from gateway.metrics import Metrics
 from gateway.ourselves import Ourselves
@@ -115,7 +116,7 @@ class Service:
             sock = socket.socket(fileno=descriptor)
             self._listeners.append(Listener(sock, worker, self._most))
         self.tell(asked=True)
-        log.info("worker listening", pid=os.getpid(), most_connections=self._most)
+        log.info("worker listening", pid=os.getpid(), most_connections=self._most, compiled=compiled.used())
 
     async def _drain(self) -> None:
         worker = self._worker

@@ -121,7 +121,7 @@ class _Socks4:
         return socks4.REFUSED
 
 
-GREETING5 = _Socks5Greeting()
-ANSWERS5 = _Socks5()
-LOGIN5 = _Socks5Login()
-ANSWERS4 = _Socks4()
+GREETING5: _Socks5Greeting = _Socks5Greeting()
+ANSWERS5: _Socks5 = _Socks5()
+LOGIN5: _Socks5Login = _Socks5Login()
+ANSWERS4: _Socks4 = _Socks4()

@@ -1,7 +1,8 @@
 """Sockets of one node, fetched ahead of demand, so that a dial need not ask the agent.
 
-The size follows the demand: it doubles while the stock is used up within a quarter of a second, and halves with every
-second in which nobody takes one, down to nothing. All stocks of a worker share a budget of descriptors.
+The size follows the demand, 4 to 128: it doubles while the stock is used up within a quarter of a second, and halves
+with every second in which nobody takes one, down to nothing. What a fetch costs beside its sockets is shared by up to
+96 connections so. All stocks of a worker share a budget of descriptors.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.errors import LinkError
 
-SMALLEST, LARGEST = 4, 32
+SMALLEST, LARGEST = 4, 128
 QUICKLY_S = 0.25
 QUIET_S = 1.0
 
@@ -24,7 +25,7 @@ class Budget:
 
 
 class Stock:
-    """Up to 32 unconnected sockets. `fetch(n)` gives 1 to n new ones, or raises LinkError."""
+    """Up to 128 unconnected sockets. `fetch(n)` gives 1 to n new ones, or raises LinkError."""
 
     def __init__(self, fetch: Callable[[int], Awaitable[list[socket.SocketType]]], budget: Budget) -> None:
         self._fetch = fetch

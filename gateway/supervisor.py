@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from gateway import log_lines, metrics
 from gateway.child import Child, ChildError
-from gateway.connection_log import LineWriter
 from gateway.generation import Generation
+from gateway.line_writer import LineWriter
 from gateway.metrics import Counters
 from gateway.monitor import Monitor
 from gateway.plan import Plan, PlanError, ask_anew

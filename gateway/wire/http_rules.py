@@ -155,7 +155,7 @@ def response_headers(answer: Answer, *, upgrade: bool = False) -> list[Field]:
         elif key == b"content-length":
             kept += [] if seen_length else [(name, value)]
             seen_length = True
-        elif key in (b"transfer-encoding", *_OURS) or _stays_here(key, dropped):
+        elif key == b"transfer-encoding" or key in _OURS or _stays_here(key, dropped):
             continue
         elif key == b"proxy-status" or not key.startswith(b"proxy-"):
             kept.append((name, value))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tests.bench.children import BenchError
-from tests.bench.lanes import Bench, Lane, cheapest_forward, cpu_of, dearest_of_ours, rounds
+from tests.bench.lanes import Bench, Lane, cheapest_forward, cpu_of, dearest_of_ours, ours_of, rounds
 from tests.bench.results import Goal, Section, spread, table
 
 FORWARD = ("microsocks", "microsocks-auth", "squid", "tinyproxy", "dante", "proxy.py", "pproxy", "glider", "gost")
@@ -41,11 +41,14 @@ def _section(lanes: Sequence[Lane], text: str) -> Section:
     ours, cheapest = dearest_of_ours(lanes), cheapest_forward(lanes)
     haproxy = next((lane for lane in lanes if lane.name == "haproxy"), None)
     goals = []
-    if cheapest:
-        what = f"CPU per connection, dearer of ours ÷ cheapest forward proxy ({cheapest.title})"
-        goals.append(Goal(what, ours / cheapest.median, _CHEAPEST))
-    if haproxy:
-        goals.append(Goal("CPU per connection, dearer of ours ÷ HAProxy pass-through", ours / haproxy.median, _HAPROXY))
+    for lane in ours_of(lanes):
+        what = f"CPU per connection, {lane.title} ÷"
+        if cheapest:
+            goals.append(
+                Goal(f"{what} cheapest forward proxy ({cheapest.title})", lane.median / cheapest.median, _CHEAPEST)
+            )
+        if haproxy:
+            goals.append(Goal(f"{what} HAProxy pass-through", lane.median / haproxy.median, _HAPROXY))
     rows = [
         (
             lane.title,

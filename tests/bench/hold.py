@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.bench.children import BenchError, Child, descriptors, memory_bytes
 from tests.bench.lanes import Bench
-from tests.bench.product import Product
+from tests.bench.product import STOCK, Product
 from tests.bench.results import Goal, Section, table
 
 # A process may have 20,000 descriptors on the smallest machine this runs on, and a tunnel takes two of the gateway's.
@@ -15,8 +15,6 @@ _PER_WORKER = 6_500
 _PER_CLIENT = 12_500
 _MOST_BYTES = 2048
 _WARM_UP = 250
-# A worker keeps up to 32 sockets for each of its four nodes.
-_STOCK = 128
 
 
 def run(bench: Bench, tree: Path, *, count: int) -> Section:
@@ -53,7 +51,7 @@ def run(bench: Bench, tree: Path, *, count: int) -> Section:
     goals = [
         Goal("process memory per held tunnel", (max(held, used) - before) / max(opened, 1), _MOST_BYTES, "bytes"),
         Goal(f"of {count} tunnels, how many do not pass bytes at the end", count - passed, 0),
-        Goal("descriptors more than before, once all are closed", after_files - before_files, _STOCK * workers),
+        Goal("descriptors more than before, once all are closed", after_files - before_files, STOCK * workers),
     ]
     return Section("Tunnels at once", text, table(("", "tunnels", "MiB", "descriptors"), rows), goals)
 

@@ -20,6 +20,7 @@ from tests.bench.exits import Origin, Tools
 from tests.bench.peers import PEERS, Running
 from tests.bench.product import OURS, Product
 
+_ON = "log-in, 4 nodes, health_score, address check, metrics, log of every connection"
 # After the last close a proxy still has its own half to do.
 _SETTLE_S = 0.15
 
@@ -66,7 +67,7 @@ class Bench:
                 speak,
                 product.route(speak),
                 product.gateway_roots + product.agent_roots,
-                note="log-in, 4 nodes, health_score, address check, metrics, log of every connection",
+                note=f"{_ON}, {'compiled' if product.compiled else 'not compiled'}",
                 version=fetch.commit(product.tree),
             )
             for speak in ("http", "socks")

@@ -7,6 +7,8 @@ line for every connection.
 import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from control.passwords import hash_password
 from deploy import redis_binary
+from gateway import stock
 from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus, Pool, Strategy, User
 from health.registry import Registry
@@ -25,6 +28,8 @@ ROOT = Path(__file__).parent.parent.parent
 OURS = "gateway + agent"
 MACHINE = "bench"
 _EXITS = 4
+STOCK = _EXITS * stock.LARGEST
+"""How many sockets a worker may have in stock."""
 
 
 class Product:
@@ -47,6 +52,7 @@ class Product:
         self._tools = tools
         self.tree = tree
         self._environment = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.compiled = _compiled(tools.python, self._environment, tree)
         self._directory = Path(tempfile.mkdtemp(dir=directory))
         self._directory.chmod(0o777)
         self.port, self.metrics_port = free_port(), free_port()
@@ -137,6 +143,14 @@ allow_targets = ["127.0.0.0/8"]
     def _carries(self) -> bool:
         done = self._tools.load.run("connect", *self.route("socks"), "-count", "20", "-clients", "1")
         return bool(done["failed"] == 0)
+
+
+def _compiled(python: Path, environment: dict[str, str], tree: Path) -> bool:
+    """Compile the gateway of `tree`, where it can be; whether `python` will run it compiled."""
+    subprocess.run([sys.executable, "-m", "deploy.compile"], cwd=tree, capture_output=True, check=False)
+    asked = [python, "-P", "-c", "from gateway import compiled; print(compiled.find() is not None)"]
+    done = subprocess.run(asked, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "True"
 
 
 def _workers(tree: Path, count: int) -> str:

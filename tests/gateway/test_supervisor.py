@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics, supervisor
-from gateway.connection_log import LineWriter
+from gateway.line_writer import LineWriter
 from gateway.plan import Plan
 from gateway.supervisor import ANSWER_WITHIN_S, Supervisor
 from health.process import Backoff

@@ -1,0 +1,61 @@
+"""The gateway is compiled, and a worker of the compiled copy does the job."""
+
+import asyncio
+import importlib.machinery
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import compile as subject
+from gateway import compiled
+from health.config import RedisSettings
+from health.registry import Registry
+from tests.conftest import RedisServer
+from tests.gateway.harness import Gateway, curl, wait_for
+
+
+@pytest.fixture(scope="module")
+def copy() -> Path:
+    return subject.make()
+
+
+@pytest.fixture
+def gateway(copy: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[Gateway]:
+    asyncio.run(_empty_fleet(redis_server.url))
+    gateway = Gateway(redis_server.url, tmp_path)
+    yield gateway
+    gateway.close()
+
+
+async def _empty_fleet(url: str) -> None:
+    registry = Registry.open(RedisSettings(url=url))
+    await registry.begin_epoch()
+    await registry.close()
+
+
+@pytest.mark.timeout(300)  # where nobody has compiled before
+def test_every_module_is_there(copy: Path) -> None:
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    assert [name for name in subject.MODULES if not (copy / "gateway" / f"{name}{suffix}").exists()] == []
+    assert compiled.find() == copy
+    assert subject.make() == copy
+    assert sorted(path.name for path in copy.parent.iterdir()) == sorted([copy.name, "lock"])
+
+
+def test_workers_run_it(gateway: Gateway) -> None:
+    assert "__mypyc.cpython" in Path(f"/proc/{gateway.worker}/maps").read_text()
+    answer = curl("-x", gateway.url, "http://vpnexit.internal/")
+    assert answer.stdout.startswith("503 Service Unavailable\nno exit is serving")
+    wait_for(lambda: '"compiled": true' in gateway.log.read_text(), what="the worker's word")
+
+
+def test_what_cannot_be_compiled_is_told(tmp_path: Path) -> None:
+    for package in ("gateway", "health"):
+        shutil.copytree(compiled.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "gateway" / "relay.py").write_text("def broken(:\n")
+    with pytest.raises(subject.CompileError, match=r"gateway/relay.py:1.*[Ss]yntax"):
+        subject.make(tmp_path)
+    assert compiled.find(tmp_path) is None
+    assert [path.name for path in (tmp_path / compiled.HOLDER).iterdir()] == ["lock"]
