@@ -2,11 +2,15 @@
 
 import errno
 import os
+import random
 import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+_FIRST_FREE = 11_000  # above those of the countries
+_TRIES = 1000
+_given: set[int] = set()
 _LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it (Linux, include/net/tcp_states.h)
 
 
@@ -14,6 +18,21 @@ def split(address: str) -> tuple[str, int]:
     """Host and port of `host:port`; an IPv6 host stands in brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def free(host: str = "127.0.0.1") -> int:
+    """A port of `host` that nobody listens on, another one each time.
+
+    It lies between those of the countries and those that the kernel gives to outgoing connections (ip(7),
+    ip_local_port_range), so that none of these takes it before somebody listens there. Raises OSError.
+    """
+    last = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) - 1
+    for _ in range(_TRIES):
+        port = random.randint(_FIRST_FREE, max(last, _FIRST_FREE + _TRIES))  # noqa: S311 - no secret
+        if port not in _given and not fault(f"{host}:{port}"):
+            _given.add(port)
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port found from {_FIRST_FREE} to {last}")
 
 
 def reachable(address: str) -> tuple[str, int]:

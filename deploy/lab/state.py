@@ -3,7 +3,6 @@
 import fcntl
 import os
 import secrets
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,8 +104,8 @@ class Place:
 def choose_ports(http: int, socks: int, api: int) -> Ports:
     """The ports asked for, and free ones for the gateways behind HAProxy."""
     wanted = {"http": http, "socks": socks, "api": api}
-    free = _free_ports(4)
-    return Ports(**wanted, gateways=(free[0], free[1]), gateways_metrics=(free[2], free[3]))
+    first, second, third, fourth = (listening.free(HOST) for _ in range(4))
+    return Ports(**wanted, gateways=(first, second), gateways_metrics=(third, fourth))
 
 
 def new_password() -> str:
@@ -121,21 +120,3 @@ def check_ports(ports: Ports, lab_countries: Iterable[str]) -> None:
         fault = listening.fault(f"{HOST}:{port}")
         if fault:
             raise LabError(f"cannot listen on {HOST}:{port}: {fault}; stop that{options.get(port, '')}")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, outside of those that HAProxy takes for countries."""
-    held: list[socket.socket] = []
-    found: list[int] = []
-    try:
-        while len(found) < count:
-            probe = socket.socket()
-            held.append(probe)
-            probe.bind((HOST, 0))
-            port = probe.getsockname()[1]
-            if countries.from_port(port) is None and not 10000 <= port <= 10899:
-                found.append(port)
-    finally:
-        for probe in held:
-            probe.close()
-    return found

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.children import PROXY_UID, Child, free_port, listens
+from deploy import ports
+from tests.bench.children import PROXY_UID, Child, listens
 from tests.bench.clients import PASSWORD, USER
 
 Command = list[str | Path]
@@ -43,7 +44,7 @@ class Running:
 
     def __init__(self, peer: Peer, program: Path, directory: Path, target: str, environment: dict[str, str]) -> None:
         self.peer = peer
-        self.port = free_port()
+        self.port = ports.free()
         command = peer.command(Place(program, directory, self.port, target))
         user = PROXY_UID + 1 + PEERS.index(peer)
         self.child = Child(command, directory, user=user, environment=environment)

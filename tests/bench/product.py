@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from control.passwords import hash_password
-from deploy import redis_binary
+from deploy import ports, redis_binary
 from gateway import stock
 from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus, Pool, Strategy, User
 from health.registry import Registry
-from tests.bench.children import PROXY_UID, BenchError, Child, free_port, leaf
+from tests.bench.children import PROXY_UID, BenchError, Child, leaf
 from tests.bench.clients import PASSWORD, USER, route
 from tests.bench.exits import COUNTRY, Exits, Tools
 
@@ -55,7 +55,7 @@ class Product:
         self.compiled = _compiled(tools.python, self._environment, tree)
         self._directory = Path(tempfile.mkdtemp(dir=directory))
         self._directory.chmod(0o777)
-        self.port, self.metrics_port = free_port(), free_port()
+        self.port, self.metrics_port = ports.free(), ports.free()
         try:
             self._start(workers, origins)
         except BaseException:

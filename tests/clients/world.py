@@ -20,11 +20,12 @@ from urllib.parse import quote
 
 from argon2 import PasswordHasher
 
+from deploy import ports
 from deploy.lab.pki import Authority
 from health.config import RedisSettings
 from health.model import User
 from health.registry import Registry
-from tests.gateway.harness import ROOT, Exit, Gateway, curl, free_port, serve, wait_for
+from tests.gateway.harness import ROOT, Exit, Gateway, curl, serve, wait_for
 
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
@@ -88,7 +89,7 @@ class World:
             self.closed = self.gateway(require_auth=True)
             behind = self.gateway(trusted_proxies=["127.0.0.0/8"], domain="vpn.test")
             asking = self.gateway(trusted_proxies=["127.0.0.0/8"], require_auth=True)
-            self.tls, self.ports, self.names, self.refusing = (Front(free_port()) for _ in range(4))
+            self.tls, self.ports, self.names, self.refusing = (Front(ports.free()) for _ in range(4))
             self._haproxy(closed=self.closed.port, behind=behind.port, asking=asking.port)
             for country, node in NODES.items():
                 url = self.url("http", country, self.open)

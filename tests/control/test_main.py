@@ -13,14 +13,9 @@ import pytest
 
 from control.config import ControlSettings, NordVpnAccount, NordVpnSettings
 from control.main import StartError, run
+from deploy import ports
 from health.config import RedisSettings
 from health.registry import Registry
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(port: int, **more: Any) -> ControlSettings:
@@ -44,7 +39,7 @@ async def health(port: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_serves_until_a_signal(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
-    port = free_port()
+    port = ports.free()
     running = asyncio.create_task(run(settings(port), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path))
     assert (await health(port))["status"] == "ok"
     password = (tmp_path / "admin.password").read_text().strip()
@@ -61,7 +56,7 @@ async def test_it_serves_until_a_signal(redis_url: str, tmp_path: Path, number: 
 
 
 async def test_it_starts_without_redis_and_without_docker(tmp_path: Path) -> None:
-    port = free_port()
+    port = ports.free()
     nowhere = RedisSettings(url=f"unix://{tmp_path}/none.sock")
     chosen = settings(port, engine="docker", docker_host=f"unix://{tmp_path}/none.sock")
     running = asyncio.create_task(run(chosen, NordVpnSettings(), nowhere, tmp_path))
@@ -83,9 +78,9 @@ async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("changeme")
     nordvpn = NordVpnSettings(accounts=(NordVpnAccount(name="one", token_file=tmp_path / "token"),))
     with pytest.raises(StartError, match="holds no access token"):
-        await run(settings(free_port()), nordvpn, RedisSettings(), tmp_path)
+        await run(settings(ports.free()), nordvpn, RedisSettings(), tmp_path)
 
 
 async def test_a_numeric_insights_address_without_a_probe_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"control\.probe_name"):
-        await run(settings(free_port()), NordVpnSettings(api_url="http://198.19.10.90"), RedisSettings(), tmp_path)
+        await run(settings(ports.free()), NordVpnSettings(api_url="http://198.19.10.90"), RedisSettings(), tmp_path)

@@ -53,3 +53,12 @@ def test_ipv6_holder() -> None:
 def test_addresses_that_are_not_ours() -> None:
     assert ports.fault("192.0.2.1:8080") == "192.0.2.1 is no address of this machine"
     assert ports.fault("name.invalid:8080").startswith("name.invalid is no address of this machine (")
+
+
+def test_free_ports_are_none_that_outgoing_connections_get() -> None:
+    found = [ports.free() for _ in range(50)]
+    assert len(set(found)) == 50
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(10_899 < port < max(low, 12_000) for port in found)
+    with socket.create_server(("127.0.0.1", found[0])) as server:
+        assert ports.fault(f"127.0.0.1:{server.getsockname()[1]}")

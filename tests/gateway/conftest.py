@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy import ports
 from health.config import RedisSettings
 from health.registry import Registry
 from tests.conftest import RedisServer
-from tests.gateway.harness import Exit, Gateway, curl, free_port, serve, wait_for
+from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +66,7 @@ def shared_gateway(_redis_binary: str, namespaces: None, tmp_path_factory: pytes
 
     Behind it: jp000001; jp000002, which has no datagram sockets; us000001, whose tunnel carries IPv6.
     """
-    directory, redis, port = tmp_path_factory.mktemp("shared"), RedisServer(_redis_binary), free_port()
+    directory, redis, port = tmp_path_factory.mktemp("shared"), RedisServer(_redis_binary), ports.free()
     exits: list[Exit] = []
     with contextlib.ExitStack() as stack:
         stack.callback(redis.remove)

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy import ports
 from health.config import RedisSettings
 from health.model import Node
 from health.registry import Registry
 from tests.conftest import RedisServer, redis_binary
-from tests.gateway.harness import MACHINE, NAMES, Exit, Gateway, free_port, serve, wait_for
+from tests.gateway.harness import MACHINE, NAMES, Exit, Gateway, serve, wait_for
 
 LITERALS = [
     "127.0.0.1", "127.0.0.2", "127.1", "0177.0.0.1", "0x7f000001", "2130706433", "0.0.0.0", "0", "10.0.0.1",
@@ -170,7 +171,7 @@ def judge_itself(_: contextlib.ExitStack, redis: RedisServer, __: Path, start: S
     """Where loopback is allowed, and from a listener on every address."""
     subprocess.run(["ip", "address", "add", f"{PUBLIC}/32", "dev", "lo"], check=True)
     asyncio.run(register(redis.url))
-    port = free_port()
+    port = ports.free()
     gateway = start(allow_targets=["127.0.0.0/8", "::1/128"], listen=[f"0.0.0.0:{port}"])
     gateway.port = port
     return judge(gateway, to_itself(port))

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy import ports
 from health.model import Node, NodeStatus
 from health.registry import Registry
 
@@ -28,12 +29,6 @@ NAMES = {
     "slow.test": ["127.0.0.1"],  # after a second
     "two.test": ["127.0.0.3", "127.0.0.1"],
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10, what: str = "condition") -> None:
@@ -96,7 +91,7 @@ class Gateway:
         files: int | None = None,
         **settings: object,
     ) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
+        self.port, self.metrics_port = ports.free(), ports.free()
         self.log = directory / f"gateway-{self.port}.log"
         self._plan = directory / f"gateway-{self.port}.json"
         self.redis_url = redis_url

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from deploy import ports
 from gateway.dial import ADDRESSES_TRIED, TARGET_ERRORS, Dial, Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
@@ -24,7 +25,6 @@ from health.agent.protocol import NOT_FOUND
 from health.agent_client import Addresses
 from health.model import Node, Pool
 from health.reasons import WIRE, Fault, Reason
-from tests.gateway.harness import free_port
 from tests.gateway.stub_fleet import StubFleet, node
 from tests.gateway.upstreams import Scripted, banner_and_echo, saying, serving
 
@@ -157,7 +157,7 @@ async def test_never_another_country_when_all_of_the_pool_failed(dialler: Make) 
     fleet = OwnFleet(node("jp000001"), node("jp000002"), node("us000001"))
     for node_id in ("jp000001", "jp000002"):
         fleet.own(node_id).trouble = LinkError("the agent gave no socket")
-    error = await refusal(dialler(fleet), at(free_port()))
+    error = await refusal(dialler(fleet), at(ports.free()))
     assert (error.reason, WIRE[error.reason].fault) == (Reason.NODE_DIAL, Fault.NODE)
     assert "the agent gave no socket" in error.detail
     assert [fleet.own(i).asked for i in ("jp000001", "jp000002", "us000001")] == [1, 1, 0]
@@ -168,12 +168,12 @@ async def test_a_pool_that_went_down_meanwhile_has_no_node(dialler: Make) -> Non
     link = fleet.own("jp000001")
     link.trouble, link.hang = LinkError("the agent is gone"), 0.1
     asyncio.get_running_loop().call_later(0.05, setattr, link, "up", False)
-    assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.NO_NODE
+    assert (await refusal(dialler(fleet), at(ports.free()))).reason is Reason.NO_NODE
 
 
 async def test_what_the_target_refused_is_not_tried_again(dialler: Make) -> None:
     fleet = OwnFleet(node("jp000001"), node("jp000002"))
-    error = await refusal(dialler(fleet), at(free_port()))
+    error = await refusal(dialler(fleet), at(ports.free()))
     assert error.reason is Reason.REFUSED
     assert sum(fleet.own(i).asked for i in ("jp000001", "jp000002")) == 1
     assert ("failed", "jp000001") not in fleet.told
@@ -185,7 +185,7 @@ async def test_without_budget_nothing_is_tried_again(dialler: Make) -> None:
     fleet.budget = 0
     for node_id in ("jp000001", "jp000002"):
         fleet.own(node_id).trouble = LinkError("the agent gave no socket")
-    assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.NODE_DIAL
+    assert (await refusal(dialler(fleet), at(ports.free()))).reason is Reason.NODE_DIAL
     assert sum(fleet.own(i).asked for i in ("jp000001", "jp000002")) == 1
 
 
@@ -207,7 +207,7 @@ async def test_the_deadline_holds_for_other_nodes_too(dialler: Make) -> None:
     fleet = OwnFleet(node("jp000001"))
     fleet.own("jp000001").hang = 30
     began = time.monotonic()
-    assert (await refusal(dialler(fleet, 0.3), at(free_port()))).reason is Reason.TARGET_TIMEOUT
+    assert (await refusal(dialler(fleet, 0.3), at(ports.free()))).reason is Reason.TARGET_TIMEOUT
     assert time.monotonic() - began < 1
 
 
@@ -417,7 +417,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(dialler: Make) -> None:
         assert dialled.seconds < 1
         assert link.asked == 2
     link.names = {"many.test": {"inet": tuple(f"127.0.0.{n}" for n in range(1, 9))}}
-    error = await refusal(dialler(fleet), Target("many.test", free_port()))
+    error = await refusal(dialler(fleet), Target("many.test", ports.free()))
     assert error.reason is Reason.REFUSED
     assert link.asked == 2 + ADDRESSES_TRIED
 
@@ -425,6 +425,6 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(dialler: Make) -> None:
 async def test_a_refused_socket_is_closed(dialler: Make) -> None:
     fleet, before = OwnFleet(node("jp000001")), descriptors()
     for _ in range(3):
-        assert (await refusal(dialler(fleet), at(free_port()))).reason is Reason.REFUSED
+        assert (await refusal(dialler(fleet), at(ports.free()))).reason is Reason.REFUSED
     assert descriptors() == before
     assert fleet.own("jp000001").in_flight == 0

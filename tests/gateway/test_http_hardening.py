@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import Gateway, free_port
+from deploy import ports
+from tests.gateway.harness import Gateway
 from tests.gateway.raw_origin import EXIT, End, Origin, client_of, direct_gateway, fields_of
 from tests.haproxy.conftest import HAProxy, hang_up
 
@@ -229,7 +230,7 @@ async def test_connect_with_what_was_sent_along(client: End, origin: Origin) -> 
 async def test_nothing_behind_a_refused_request_runs(
     client: End, origin: Origin, request_head: bytes, status: int
 ) -> None:
-    await refused(client, origin, request_head % {b"closed": free_port()}, status)
+    await refused(client, origin, request_head % {b"closed": ports.free()}, status)
 
 
 # Fields
@@ -280,7 +281,7 @@ async def test_credentials_go_nowhere(gateway: Gateway, client: End, origin: Ori
     await end.send(OK)
     await client.head()
     await client.exactly(2)
-    await client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % (free_port(), login))
+    await client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % (ports.free(), login))
     page = await answer_of(client)
     written = gateway.log.read_bytes() + page + gateway.metrics().encode()
     for secret in (b"geheimnis", b"YWxpY2U6Z2VoZWltbmlz", b"private-path"):

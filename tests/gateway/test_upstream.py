@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import ports
 from gateway.channel import Channel
 from gateway.errors import LinkError
 from gateway.poller import Poller
@@ -20,7 +21,6 @@ from gateway.upstream import DoubtfulError, Routes, UpstreamLink
 from gateway.wire.base import Target, WireError
 from health.model import Node
 from health.reasons import Reason
-from tests.gateway.harness import free_port
 from tests.gateway.upstreams import (
     PASSWORD,
     Scripted,
@@ -100,7 +100,7 @@ async def test_bytes_go_both_ways_through_a_real_proxy(peer: str, poller: Poller
 
 async def test_a_target_that_refuses(peer: str, poller: Poller, link: Make) -> None:
     with pytest.raises((WireError, DoubtfulError)) as refused:
-        await link(peer).open(poller, at(free_port()), 10, alone=True)
+        await link(peer).open(poller, at(ports.free()), 10, alone=True)
     if peer.startswith("socks5"):
         assert isinstance(refused.value, WireError)
         assert refused.value.reason is Reason.REFUSED
@@ -236,7 +236,7 @@ async def test_alone_it_has_the_whole_deadline_for_the_target_but_not_for_itself
 
 async def test_one_that_is_not_there(poller: Poller, link: Make) -> None:
     with pytest.raises(LinkError, match="not reached"):
-        await link(f"socks5://127.0.0.1:{free_port()}").open(poller, NAME, 10, alone=True)
+        await link(f"socks5://127.0.0.1:{ports.free()}").open(poller, NAME, 10, alone=True)
     with pytest.raises(LinkError, match="could not be resolved"):
         await link("socks5://nothing.invalid:1080").open(poller, NAME, 10, alone=True)
 

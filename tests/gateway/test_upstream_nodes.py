@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
+from deploy import ports
 from health.model import Node, User
 from health.registry import Registry
-from tests.gateway.harness import MACHINE, Exit, Gateway, chosen, curl, free_port, serve, wait_for
+from tests.gateway.harness import MACHINE, Exit, Gateway, chosen, curl, serve, wait_for
 from tests.gateway.upstreams import (
     PASSWORD,
     USER,
@@ -104,7 +105,7 @@ async def test_a_dead_upstream_costs_no_client_anything(registry: Registry, gate
     elsewhere = Scripted(saying(b"HTTP/1.1 200 OK\r\n\r\n"))
     with microsocks() as alive:
         async with elsewhere(), serving(web) as port:
-            await put(registry, "jp000001", f"socks5://127.0.0.1:{free_port()}")
+            await put(registry, "jp000001", f"socks5://127.0.0.1:{ports.free()}")
             await put(registry, "jp000002", alive)
             await put(registry, "us000001", f"http://{elsewhere.place}")
             gateway = gateways()
@@ -139,7 +140,7 @@ async def test_when_every_upstream_fails_it_is_the_nodes_fault(registry: Registr
     broken = Scripted(saying(b"\x05\x00", b"\x05\x01\x00\x01" + bytes(6)))
     async with broken():
         await put(registry, "jp000001", f"socks5://{broken.place}")
-        await put(registry, "jp000002", f"socks5://127.0.0.1:{free_port()}")
+        await put(registry, "jp000002", f"socks5://127.0.0.1:{ports.free()}")
         gateway = gateways()
         await until_served(gateway, "jp000002")
         answer = await fetch(gateway, "http://origin.test/", "-i")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import free_port, wait_for
+from deploy import ports
+from tests.gateway.harness import wait_for
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 USER, PASSWORD = "carrier", "p-w.d"  # the characters that tinyproxy.conf(5) can hold
@@ -34,7 +35,7 @@ def running(command: list[str], port: int, host: str = "127.0.0.1") -> Iterator[
 
 @contextlib.contextmanager
 def microsocks(*, login: bool = False, host: str = "127.0.0.1") -> Iterator[str]:
-    port = free_port()
+    port = ports.free()
     asks = ["-u", USER, "-P", PASSWORD] if login else []
     with running(["microsocks", "-i", host, "-p", str(port), *asks], port, host) as place:
         yield f"socks5://{LOGIN if login else ''}{place}"
@@ -42,7 +43,7 @@ def microsocks(*, login: bool = False, host: str = "127.0.0.1") -> Iterator[str]
 
 @contextlib.contextmanager
 def tinyproxy(*, login: bool = False) -> Iterator[str]:
-    port = free_port()
+    port = ports.free()
     lines = [f"Port {port}", "Listen 127.0.0.1", "Timeout 60", "MaxClients 50"]
     lines += [f"BasicAuth {USER} {PASSWORD}"] if login else []
     with _directory() as directory:
@@ -55,7 +56,7 @@ def tinyproxy(*, login: bool = False) -> Iterator[str]:
 @contextlib.contextmanager
 def squid(**names: str) -> Iterator[str]:
     """`names` are what it resolves besides the DNS."""
-    port = free_port()
+    port = ports.free()
     with _directory() as directory:
         (directory / "hosts").write_text("".join(f"{address} {name}.test\n" for name, address in names.items()))
         (directory / "squid.conf").write_text(
