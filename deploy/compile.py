@@ -18,9 +18,9 @@ from gateway import compiled
 # What runs for every connection or request. Left out: `channel` and `errors` (mypyc compiles no subclass of OSError),
 # `want` (its work is remembered), and what only runs now and then.
 MODULES = (
-    "account", "balance", "bucket", "connection_log", "deadlines", "dial", "front", "http_exchange", "http_session",
-    "identity", "limits", "links", "listener", "metrics", "plain_http", "poller", "pools", "relay", "roster", "session",
-    "sessions", "socks_session", "stock", "worker",
+    "account", "balance", "bucket", "connection_log", "deadlines", "dial", "dialled", "front", "http_exchange",
+    "http_session", "identity", "limits", "links", "listener", "metrics", "pipes", "plain_http", "poller", "pools",
+    "relay", "roster", "session", "sessions", "socks_session", "stock", "worker",
     "wire/base", "wire/http_body", "wire/http_connect", "wire/http_head", "wire/http_reply", "wire/http_rules",
     "wire/sniff", "wire/socks", "wire/socks4",
 )  # fmt: skip

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from contextlib import suppress
 
-from gateway.dial import Dialled
+from gateway.dialled import Dialled
 from gateway.paced import write_paced
 from gateway.session import ClientGoneError, Session
 from gateway.wire.base import WireError

@@ -8,7 +8,7 @@ import secrets
 from hashlib import blake2b
 from typing import NamedTuple
 
-from gateway.dial import Dialled
+from gateway.dialled import Dialled
 from gateway.plain_http import PlainHttp
 from gateway.session import ClientGoneError, Session
 from gateway.wire import http_connect

@@ -11,7 +11,7 @@ import json
 import socket
 from contextlib import suppress
 
-from gateway.dial import Dialled
+from gateway.dialled import Dialled
 from gateway.http_exchange import CutOffError, Exchange, StaleError
 from gateway.session import LINGER_BYTES, ClientGoneError, Session
 from gateway.want import Want

@@ -11,15 +11,14 @@ import os
 import socket
 import struct
 import time
-from fcntl import F_SETPIPE_SZ, fcntl
 from typing import Protocol
 
+from gateway.pipes import PIPE_SIZE, PipePool
 from gateway.poller import BROKEN, ENDED, READ, URGENT, WRITE, Poller
 from health.reasons import Reason
 
 READ_SIZE = 256 * 1024
 _BULK_READ = 64 * 1024
-_PIPE_SIZE = 1024 * 1024  # pipe(7): what an unprivileged user may ask for
 _WORTH_A_TURN = 256 * 1024
 _TRICKLE = 16 * 1024
 _REST_S = 0.001
@@ -34,43 +33,6 @@ class Bucket(Protocol):
     def take(self, wanted: int, now: float) -> int: ...
     def give_back(self, unused: int) -> None: ...
     def delay(self, now: float) -> float: ...
-
-
-class PipePool:
-    """Kernel pipes for splice, made on demand and used again. `limit` is the most that may exist at once."""
-
-    def __init__(self, limit: int = 32) -> None:
-        self._free: list[tuple[int, int]] = []
-        self.limit = self._left = limit
-
-    def take(self) -> tuple[int, int] | None:
-        """A pipe, or None when the limit is reached, ours or that of pipe-user-pages-soft (pipe(7))."""
-        if self._free:
-            return self._free.pop()
-        if self._left == 0:
-            return None
-        try:
-            ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            fcntl(ends[0], F_SETPIPE_SZ, _PIPE_SIZE)
-        except OSError:  # the user has no room for more; a small one costs more than it saves
-            os.close(ends[0])
-            os.close(ends[1])
-            return None
-        self._left -= 1
-        return ends
-
-    def give_back(self, pipe: tuple[int, int]) -> None:
-        """Return an *empty* pipe."""
-        self._free.append(pipe)
-
-    def discard(self, pipe: tuple[int, int]) -> None:
-        """Close a pipe that still holds bytes."""
-        os.close(pipe[0])
-        os.close(pipe[1])
-        self._left += 1
 
 
 class Shared:
@@ -315,7 +277,7 @@ class Way:
                 self.bulk = 0
                 return False
         try:
-            moved = os.splice(self.source.fileno(), self.pipe[1], _PIPE_SIZE, flags=_SPLICE_FLAGS)
+            moved = os.splice(self.source.fileno(), self.pipe[1], PIPE_SIZE, flags=_SPLICE_FLAGS)
         except BlockingIOError:  # empty, or at the mark of urgent data: only a read goes past that
             return False
         if moved == 0:

@@ -17,7 +17,8 @@ import structlog
 
 from gateway.channel import AbortedError, Channel
 from gateway.deadlines import Deadlines
-from gateway.dial import Dial, Dialled
+from gateway.dial import Dial
+from gateway.dialled import Dialled
 from gateway.identity import Identity, Place, socks_raw
 from gateway.limits import Grant
 from gateway.poller import BROKEN, ENDED, READ, URGENT

@@ -5,7 +5,7 @@ Exactly one reply, sent when the outcome is known.
 
 from socket import AF_INET, AF_INET6, inet_pton
 
-from gateway.dial import Dialled
+from gateway.dialled import Dialled
 from gateway.identity import socks_raw
 from gateway.session import Session
 from gateway.udp_session import serve_udp

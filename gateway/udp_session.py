@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from gateway.channel import AbortedError
 from gateway.destinations import Peer, numeric
-from gateway.dial import Dialled
+from gateway.dialled import Dialled
 from gateway.errors import LinkError
 from gateway.links import Link
 from gateway.session import Session

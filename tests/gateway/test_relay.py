@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from gateway.bucket import BURST_S, Bucket
+from gateway.pipes import PipePool
 from gateway.poller import READ, Poller
-from gateway.relay import PipePool, Shared, Tunnel, Way
+from gateway.relay import Shared, Tunnel, Way
 from health.reasons import Reason
 from tests.gateway.harness import ROOT
 
@@ -421,34 +421,12 @@ async def test_nothing_is_left_for_the_garbage_collector(make: Make) -> None:
         gc.enable()
 
 
-# pipes
-
-
-@pytest.fixture
-def pool() -> Iterator[PipePool]:
-    with ExitStack() as stack:
-        made = PipePool(limit=1)
-        stack.callback(lambda: [os.close(end) for pipe in made._free for end in pipe])
-        yield made
-
-
-def test_pipes_are_bounded_and_used_again(pool: PipePool) -> None:
-    pipe = pool.take()
-    assert pipe is not None
-    assert pool.take() is None
-    pool.give_back(pipe)
-    assert pool.take() == pipe
-    pool.discard(pipe)
-    again = pool.take()
-    assert again is not None
-    pool.give_back(again)
-
-
 POOR = """
 import asyncio, encodings.idna, os, sys
 from tests.gateway.test_relay import Bench, read_all, send
 from gateway.poller import Poller
-from gateway.relay import PipePool, Shared
+from gateway.pipes import PipePool
+from gateway.relay import Shared
 
 os.setgroups([])
 os.setgid(54321)
