@@ -15,12 +15,11 @@ from pathlib import Path
 
 from gateway import compiled
 
-# What runs for every connection or request. Left out: `channel` and `errors` (mypyc compiles no subclass of OSError),
-# `want` (its work is remembered), and what only runs now and then.
+# What runs for every connection. Nothing that waits: mypyc gets exceptions in coroutines wrong now and then, and what
+# waits gains little. Not `links` and what it stands on, which others inherit from.
 MODULES = (
-    "account", "balance", "bucket", "connection_log", "deadlines", "dial", "dialled", "front", "http_exchange",
-    "http_session", "identity", "limits", "links", "listener", "metrics", "pipes", "plain_http", "poller", "pools",
-    "relay", "roster", "session", "sessions", "socks_session", "stock", "worker",
+    "account", "balance", "bucket", "connection_log", "deadlines", "dial", "dialled", "front", "http_session",
+    "listener", "metrics", "pipes", "poller", "relay", "roster", "session", "socks_session", "worker",
     "wire/base", "wire/http_body", "wire/http_connect", "wire/http_head", "wire/http_reply", "wire/http_rules",
     "wire/sniff", "wire/socks", "wire/socks4",
 )  # fmt: skip

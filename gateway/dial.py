@@ -14,14 +14,14 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
+from gateway import dial_tasks as tasks
 from gateway import targets
 from gateway.config import Network
 from gateway.deadlines import Deadlines
 from gateway.dialled import Dialled
-from gateway.errors import DoubtfulError, LinkError, LookupFailedError
 from gateway.links import Link
 from gateway.metrics import Metrics
-from gateway.poller import BROKEN, READ, Poller
+from gateway.poller import BROKEN, Poller
 from gateway.pools import Fleet
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
@@ -67,22 +67,6 @@ class Dialler:
         dial.begin()
         return dial
 
-    async def dial(self, want: Want, user: str, target: Target, allowed: Collection[str] = ()) -> Dialled:
-        """Connect to `target` by the best node for `want`. Raises WireError with whose fault it was."""
-        ended: asyncio.Future[None] = self.poller.loop.create_future()
-
-        def done(_: "Dial") -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        dial = self.start(want, user, target, allowed, done)
-        try:
-            await ended
-        except asyncio.CancelledError:
-            dial.cancel()
-            raise
-        return dial.result()
-
     def _judge(self, address: str, port: int) -> WireError | None:
         try:
             targets.check(ip_address(address), port, self._allow)
@@ -96,26 +80,26 @@ class Dial:
 
     __slots__ = (
         "_addresses",
-        "_allowed",
         "_at",
-        "_dialler",
         "_done",
         "_doubted",
         "_failure",
         "_last",
-        "_link",
         "_moved",
-        "_node",
         "_retrying",
         "_sock",
-        "_started",
-        "_target",
         "_task",
-        "_tried",
-        "_user",
-        "_want",
+        "allowed",
         "dialled",
+        "dialler",
         "error",
+        "link",
+        "node",
+        "started",
+        "target",
+        "tried",
+        "user",
+        "want",
     )
 
     def __init__(
@@ -127,20 +111,20 @@ class Dial:
         allowed: Collection[str],
         done: "Callable[[Dial], None]",
     ) -> None:
-        self._dialler = dialler
-        self._want = want
-        self._user = user
-        self._target = target
-        self._allowed = allowed
+        self.dialler = dialler
+        self.want = want
+        self.user = user
+        self.target = target
+        self.allowed = allowed
         self._done: Callable[[Dial], None] | None = done
-        self._started = time.monotonic()
-        self._tried: tuple[str, ...] = ()
+        self.started = time.monotonic()
+        self.tried: tuple[str, ...] = ()
         self._last = ""
         self._doubted: tuple[str, ...] = ()
         self._retrying = False
         self._moved = ""
-        self._node: Node | None = None
-        self._link: Link | None = None
+        self.node: Node | None = None
+        self.link: Link | None = None
         self._sock: socket.SocketType | None = None
         self._addresses: Sequence[str] = ()
         self._at = 0
@@ -155,23 +139,29 @@ class Dial:
             raise self.error or WireError(Reason.INTERNAL, "the dial has no result")
         return self.dialled
 
+    @property
+    def chosen(self) -> Link:
+        """The link of the node that is being tried."""
+        assert self.link is not None  # noqa: S101 - set by choose()
+        return self.link
+
     def begin(self) -> None:
-        dialler, target = self._dialler, self._target
+        dialler, target = self.dialler, self.target
         if target.address is not None:
             refused = dialler.verdict(target.host, target.port)
             if refused is not None:
-                self._end(refused)
+                self.end(refused)
                 return
         dialler.deadlines.add(self)
         fleet = dialler.fleet
-        if self._want.session is not None and not fleet.knows_session(self._want, self._user):
-            self._wait(self._recall())
+        if self.want.session is not None and not fleet.knows_session(self.want, self.user):
+            self._wait(tasks.recall(self))
         else:
-            self._choose()
+            self.choose()
 
     def expired(self) -> None:
         """The deadline of all tries has come."""
-        self._end(WireError(Reason.TARGET_TIMEOUT, f"no connection to the target within {self._dialler.timeout:g} s"))
+        self.end(WireError(Reason.TARGET_TIMEOUT, f"no connection to the target within {self.dialler.timeout:g} s"))
 
     def cancel(self) -> None:
         """Nobody wants it any more. Idempotent."""
@@ -179,17 +169,17 @@ class Dial:
         if self.dialled is not None:
             self.dialled.release()
         else:
-            self._end(WireError(Reason.CLIENT_RESET, "the client left"))
+            self.end(WireError(Reason.CLIENT_RESET, "the client left"))
 
     def abort(self) -> None:
         """The node went away: another one may still do it."""
         if self._done is not None:
             self._drop()
-            self._node_failed("the tunnel went down")
+            self.node_failed("the tunnel went down")
 
     def on_event(self, events: int) -> None:
         """The socket is connected, or has failed."""
-        sock, link = self._sock, self._link
+        sock, link = self._sock, self.link
         if sock is None or link is None:
             return
         if events & BROKEN:
@@ -199,135 +189,90 @@ class Dial:
             return
         link.dials.discard(self)
         self._sock = None
-        self._connected(sock, events)
+        self.connected(sock, events)
 
-    async def _recall(self) -> None:
-        await self._dialler.fleet.recall_session(self._want, self._user, self._allowed)
-        self._choose()
-
-    def _choose(self) -> None:
+    def choose(self) -> None:
         """A node that was not tried yet, and there the addresses."""
         try:
-            self._node, self._link, moved = self._dialler.fleet.choose(
-                self._want, self._user, self._allowed, self._tried
-            )
+            self.node, self.link, moved = self.dialler.fleet.choose(self.want, self.user, self.allowed, self.tried)
         except WireError as error:
-            self._end(self._none_left(error))
+            self.end(self._none_left(error))
             return
         self._moved = self._moved or moved
         self._at, self._failure = 0, None
-        link, target = self._link, self._target
+        link, target = self.link, self.target
         if link.by_name:
-            self._wait(self._open())
+            self._wait(tasks.open_by_name(self))
             return
         if target.address is not None:
             if not link.carries(target.host):
-                self._end(WireError(Reason.ADDRESS_UNSUPPORTED, "this exit has no IPv6: use a name, or IPv4"))
+                self.end(WireError(Reason.ADDRESS_UNSUPPORTED, "this exit has no IPv6: use a name, or IPv4"))
                 return
             addresses: Sequence[str] | None = (target.host,)
         else:
             addresses = link.cached(target.host)
         if addresses is None:
-            self._wait(self._resolve())
+            self._wait(tasks.resolve(self))
         else:
-            self._check(addresses)
+            self.check(addresses)
 
-    async def _resolve(self) -> None:
-        link = self._link
-        assert link is not None  # noqa: S101 - set by _choose
-        try:
-            addresses = await link.resolve(self._target.host)
-        except LinkError as error:
-            self._node_failed(str(error))
-        except LookupFailedError as error:
-            if link.usable:
-                self._end(WireError(error.reason, "the name could not be resolved at the exit"))
-            else:
-                self._node_failed("the tunnel went down")
-        else:
-            self._check(addresses)
-
-    def _check(self, addresses: Sequence[str]) -> None:
+    def check(self, addresses: Sequence[str]) -> None:
+        """Dial the addresses of the name, if all of them may be dialled."""
         # One forbidden address among the answers condemns them all: a mixed answer is an attack or a mistake.
-        verdict, port = self._dialler.verdict, self._target.port
-        here = self._link.verdict if self._link else verdict
+        verdict, port = self.dialler.verdict, self.target.port
+        here = self.link.verdict if self.link else verdict
         for address in addresses:
             refused = verdict(address, port) or here(address, port)
             if refused is not None:
-                self._end(refused)
+                self.end(refused)
                 return
         self._addresses = addresses
-        self._connect()
+        self.connect()
 
-    def _connect(self, sock: socket.SocketType | None = None) -> None:
+    def connect(self, sock: socket.SocketType | None = None) -> None:
         """Dial the next address."""
-        link, at = self._link, self._at
-        assert link is not None  # noqa: S101 - set by _choose
+        link, at = self.link, self._at
+        assert link is not None  # noqa: S101 - set by choose()
         if at >= len(self._addresses) or at >= ADDRESSES_TRIED:
             none = WireError(Reason.NAME_NOT_FOUND, "the name has no address that this exit can reach")
-            self._end(self._failure or none)
+            self.end(self._failure or none)
             return
         address = self._addresses[at]
         if sock is None:
             sock = link.pop_socket(address)
             if sock is None:
-                self._wait(self._fetch_socket(address))
+                self._wait(tasks.fetch_socket(self, address))
                 return
         self._at = at + 1
-        code = sock.connect_ex((address, self._target.port))
+        code = sock.connect_ex((address, self.target.port))
         if code == errno.EINPROGRESS:
             self._sock = sock
             link.dials.add(self)
-            self._dialler.poller.watch(sock.fileno(), self.on_event)
+            self.dialler.poller.watch(sock.fileno(), self.on_event)
         elif code == 0:
-            self._connected(sock, 0)
+            self.connected(sock, 0)
         else:
             sock.close()
             self._connect_failed(code, asynchronous=False)
 
-    async def _fetch_socket(self, address: str) -> None:
-        assert self._link is not None  # noqa: S101 - set by _choose
-        try:
-            sock = await self._link.fetch_socket(address)
-        except LinkError as error:
-            self._node_failed(str(error))
-        else:
-            self._connect(sock)
-
-    async def _open(self) -> None:
-        """By a link that takes the name itself (an upstream proxy)."""
-        dialler, link, node = self._dialler, self._link, self._node
-        assert link is not None  # noqa: S101 - set by _choose
-        assert node is not None  # noqa: S101 - set by _choose
-        left = dialler.timeout - (time.monotonic() - self._started)
-        alone = not dialler.fleet.others(self._want, self._allowed, (*self._tried, node.id))
-        try:
-            channel = await link.open(dialler.poller, self._target, left, alone=alone)
-        except LinkError as error:
-            self._node_failed(str(error), doubtful=isinstance(error, DoubtfulError))
-        except WireError as error:
-            self._end(error)
-        else:
-            self._connected(channel.hand_over(), READ)
-
     def _connect_failed(self, code: int, *, asynchronous: bool) -> None:
         """An error of the call itself says nothing of the target; a later one only while the tunnel is up."""
         reason = TARGET_ERRORS.get(code)
-        assert self._link is not None  # noqa: S101 - set by _choose
-        if reason is None or not asynchronous or not self._link.usable:
-            self._node_failed(f"the exit could not dial: {errno.errorcode.get(code, code)}")
+        assert self.link is not None  # noqa: S101 - set by choose()
+        if reason is None or not asynchronous or not self.link.usable:
+            self.node_failed(f"the exit could not dial: {errno.errorcode.get(code, code)}")
             return
-        self._failure = WireError(reason, f"dialled from {self._link.node_id}")
-        self._connect()
+        self._failure = WireError(reason, f"dialled from {self.link.node_id}")
+        self.connect()
 
-    def _node_failed(self, why: str, *, doubtful: bool = False) -> None:
+    def node_failed(self, why: str, *, doubtful: bool = False) -> None:
         """Another node, unless too many dials are being tried again. `doubtful`: it may have been the target."""
-        node, link = self._node, self._link
+        node, link = self.node, self.link
         if self._done is None or node is None or link is None:
             return
-        fleet = self._dialler.fleet
-        self._dialler.metrics.dial_failed(node.country, node.id, Reason.NODE_DIAL)
-        self._tried, self._last, self._node = (*self._tried, node.id), why, None
+        fleet = self.dialler.fleet
+        self.dialler.metrics.dial_failed(node.country, node.id, Reason.NODE_DIAL)
+        self.tried, self._last, self.node = (*self.tried, node.id), why, None
         if doubtful:
             self._doubted = (*self._doubted, node.id)
         else:
@@ -336,32 +281,33 @@ class Dial:
         if link.usable and not self._retrying:
             self._retrying = fleet.may_retry(fleet.in_flight)
             if not self._retrying:
-                self._end(WireError(Reason.NODE_DIAL, f"{why}; too many others try again now"))
+                self.end(WireError(Reason.NODE_DIAL, f"{why}; too many others try again now"))
                 return
-        self._choose()
+        self.choose()
 
     def _none_left(self, error: WireError) -> WireError:
         """No node to choose: at first, or after those tried."""
         if not self._last:
             return error
         # One that went down meanwhile is no node any more; one that is up failed.
-        up = self._link is not None and self._link.usable
+        up = self.link is not None and self.link.usable
         return WireError(
             Reason.NODE_DIAL if up else Reason.NO_NODE, f"{error.detail}; the last one tried: {self._last}"
         )
 
     def _reached(self, node: Node) -> None:
         """The target answered, with whatever."""
-        fleet = self._dialler.fleet
+        fleet = self.dialler.fleet
         fleet.worked(node.id)
         for other in self._doubted:  # it was not the target, then
             fleet.failed(other)
 
-    def _connected(self, sock: socket.SocketType, events: int) -> None:
-        dialler, node, link, done = self._dialler, self._node, self._link, self._done
-        assert node is not None  # noqa: S101 - set by _choose
-        assert link is not None  # noqa: S101 - set by _choose
-        seconds = time.monotonic() - self._started
+    def connected(self, sock: socket.SocketType, events: int) -> None:
+        """The socket is connected to the target; `events` are those nobody has read for yet."""
+        dialler, node, link, done = self.dialler, self.node, self.link, self._done
+        assert node is not None  # noqa: S101 - set by choose()
+        assert link is not None  # noqa: S101 - set by choose()
+        seconds = time.monotonic() - self.started
         dialled = self.dialled = Dialled(dialler.poller, node, link, sock, seconds, events, self._moved)
         link.tunnels.add(dialled)
         dialler.deadlines.discard(self)
@@ -375,37 +321,37 @@ class Dial:
         else:
             dialled.release()
 
-    def _end(self, error: WireError) -> None:
-        """It failed."""
-        self._dialler.deadlines.discard(self)
+    def end(self, error: WireError) -> None:
+        """It failed for good."""
+        self.dialler.deadlines.discard(self)
         self.error = error
         self._drop()
         self._give_back()
         done, self._done = self._done, None
         if done is None:
             return
-        if self._node is not None:
+        if self.node is not None:
             if error.reason is Reason.REFUSED:
-                self._reached(self._node)
-            self._dialler.metrics.dial_failed(self._node.country, self._node.id, error.reason)
+                self._reached(self.node)
+            self.dialler.metrics.dial_failed(self.node.country, self.node.id, error.reason)
         done(self)
 
     def _give_back(self) -> None:
         if self._retrying:
             self._retrying = False
-            self._dialler.fleet.retried()
+            self.dialler.fleet.retried()
 
     def _wait(self, work: Coroutine[Any, Any, None]) -> None:
         self._task = task = asyncio.create_task(work, name="dial")
-        self._dialler.tasks.add(task)
-        task.add_done_callback(self._dialler.tasks.discard)
+        self.dialler.tasks.add(task)
+        task.add_done_callback(self.dialler.tasks.discard)
 
     def _drop(self) -> None:
         """Close what is under way."""
         sock, self._sock = self._sock, None
-        if sock is not None and self._link is not None:
-            self._link.dials.discard(self)
-            self._dialler.poller.forget(sock.fileno())
+        if sock is not None and self.link is not None:
+            self.link.dials.discard(self)
+            self.dialler.poller.forget(sock.fileno())
             sock.close()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():

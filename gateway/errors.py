@@ -19,3 +19,7 @@ class LookupFailedError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ClientGoneError(Exception):
+    """The client closed before it had asked for anything."""

@@ -10,8 +10,9 @@ import socket
 from contextlib import suppress
 
 from gateway.dialled import Dialled
+from gateway.errors import ClientGoneError
 from gateway.paced import write_paced
-from gateway.session import ClientGoneError, Session
+from gateway.session import Session
 from gateway.wire.base import WireError
 from gateway.wire.http_body import (
     Body,

@@ -3,21 +3,17 @@
 A refused request always ends the connection, so that nothing sent along with it can run (RFC 9931).
 """
 
-import asyncio
 import secrets
 from hashlib import blake2b
 from typing import NamedTuple
 
 from gateway.dialled import Dialled
-from gateway.plain_http import PlainHttp
-from gateway.session import ClientGoneError, Session
+from gateway.plain_http import serve
+from gateway.session import Session
 from gateway.wire import http_connect
 from gateway.wire.base import Target, WireError
 from gateway.wire.http_head import Head, parse_head
 from gateway.wire.http_reply import connect_response, error_response
-from health.reasons import Reason
-
-KEEP_ALIVE_S = 75.0
 
 
 def step_known(session: Session) -> bool:
@@ -45,7 +41,7 @@ def step(session: Session) -> None:
     if head.method == b"CONNECT":
         _connect(session, head)
     else:
-        session.run(_serve(session, head))
+        session.run(serve(session, head, _connect))
 
 
 class _Answers:
@@ -109,44 +105,3 @@ def _connect(session: Session, head: Head) -> None:
         _CONNECTS.put(session.data, _Connect(target, raw))
     session.data = session.data[head.consumed :]
     session.identify_then(raw, lambda: http_connect.credentials(head), lambda session: session.dial_to(target))
-
-
-async def _serve(session: Session, head: Head) -> None:
-    """Answer requests until one becomes a tunnel, is refused, or the client leaves."""
-    session.untimed()
-    plain = PlainHttp(session)
-    try:
-        while await plain.exchange(head):
-            session.state = head = await _next_head(session)
-            if head.method == b"CONNECT":
-                session.handed_on()
-                _connect(session, head)
-                return
-    except ClientGoneError:
-        pass
-    finally:
-        plain.close()
-
-
-async def _next_head(session: Session) -> Head:
-    """The next request on this connection. Raises ClientGoneError where none comes in time."""
-    if not session.data:
-        if session.worker.draining:
-            raise ClientGoneError
-        session.kept = True
-        try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
-                await session.more()
-        except TimeoutError:
-            raise ClientGoneError from None
-        finally:
-            session.kept = False
-    try:
-        async with asyncio.timeout(session.worker.settings.handshake_timeout):
-            scanned = 0
-            while (head := parse_head(session.data, scanned)) is None:
-                scanned = len(session.data)
-                await session.more()
-    except TimeoutError:
-        raise WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time") from None
-    return head

@@ -9,21 +9,25 @@ not be repeated is sent on a kept connection only shortly after its last answer,
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.dialled import Dialled
+from gateway.errors import ClientGoneError
 from gateway.http_exchange import CutOffError, Exchange, StaleError
-from gateway.session import LINGER_BYTES, ClientGoneError, Session
+from gateway.session import LINGER_BYTES, Session
+from gateway.session_tasks import dial, identify, more
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from gateway.wire.http_connect import absolute_target, credentials
-from gateway.wire.http_head import Head
+from gateway.wire.http_head import Head, parse_head
 from gateway.wire.http_rules import check_framing, check_loop, hops_left
 from gateway.worker import LINGER_S
 from health.reasons import Reason
 
 INTERNAL_HOST = "vpnexit.internal"
 FRESH_S = 1.0
+KEEP_ALIVE_S = 75.0
 _OPTIONS = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
 
 
@@ -46,7 +50,7 @@ class PlainHttp:
         check_loop(head)
         target, path, host = absolute_target(head)
         session = self._session
-        await session.identify(credentials(head))
+        await identify(session, credentials(head))
         self.used, session.dialled = True, None
         one = Exchange(session, head)
         try:
@@ -128,7 +132,7 @@ class PlainHttp:
         if self._upstream is not None:
             session.dialled = self._upstream
             return True
-        self._upstream = session.dialled = await session.dial(target)
+        self._upstream = session.dialled = await dial(session, target)
         self._upstream_for = key
         return False
 
@@ -156,6 +160,47 @@ class PlainHttp:
             "score": score.value if score else None,
         }
         return json.dumps(described).encode() + b"\n"
+
+
+async def serve(session: Session, head: Head, connect: Callable[[Session, Head], None]) -> None:
+    """Answer requests until one becomes a tunnel (a CONNECT goes to `connect`), is refused, or the client leaves."""
+    session.untimed()
+    plain = PlainHttp(session)
+    try:
+        while await plain.exchange(head):
+            session.state = head = await _next_head(session)
+            if head.method == b"CONNECT":
+                session.handed_on()
+                connect(session, head)
+                return
+    except ClientGoneError:
+        pass
+    finally:
+        plain.close()
+
+
+async def _next_head(session: Session) -> Head:
+    """The next request on this connection. Raises ClientGoneError where none comes in time."""
+    if not session.data:
+        if session.worker.draining:
+            raise ClientGoneError
+        session.kept = True
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                await more(session)
+        except TimeoutError:
+            raise ClientGoneError from None
+        finally:
+            session.kept = False
+    try:
+        async with asyncio.timeout(session.worker.settings.handshake_timeout):
+            scanned = 0
+            while (head := parse_head(session.data, scanned)) is None:
+                scanned = len(session.data)
+                await more(session)
+    except TimeoutError:
+        raise WireError(Reason.HANDSHAKE_TIMEOUT, "no complete request in time") from None
+    return head
 
 
 def _last_hop(head: Head) -> tuple[bytes, bytes]:

@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 import structlog
 
+from gateway import session_tasks as tasks
 from gateway.channel import AbortedError, Channel
 from gateway.deadlines import Deadlines
 from gateway.dial import Dial
 from gateway.dialled import Dialled
-from gateway.identity import Identity, Place, socks_raw
+from gateway.errors import ClientGoneError
+from gateway.identity import Identity, Place
 from gateway.limits import Grant
 from gateway.poller import BROKEN, ENDED, READ, URGENT
 from gateway.relay import Tunnel
@@ -32,16 +34,10 @@ from health.reasons import Reason
 log = structlog.get_logger()
 
 LINGER_BYTES = 262_144
-# A burst may outrun this worker's lease of its user's connections, which is renewed within 50 ms.
-LEASE_WAIT_S = 0.2
 _HEAD_READ = 65_536
 _numbers = itertools.count(1)
 _prefix = secrets.token_hex(4)
 _NOTHING = Want()
-
-
-class ClientGoneError(Exception):
-    """The client closed before it had asked for anything."""
 
 
 class ClientProtocol(Protocol):
@@ -168,13 +164,6 @@ class Session:
         """The tunnel, while it stands."""
         return self._tunnel
 
-    async def more(self) -> None:
-        """Read more into `data`. Raises ClientGoneError at the end."""
-        chunk = await self.channel.read()
-        if not chunk:
-            raise ClientGoneError
-        self.data += chunk
-
     # steps
 
     def identify_then(
@@ -184,7 +173,7 @@ class Session:
         if self.known(raw):
             then(self)
         else:
-            self.run(self._identify_slowly(raw, credentials(), then))
+            self.run(tasks.identify_then(self, raw, credentials(), then))
 
     def known(self, raw: bytes) -> bool:
         """Whether the same credentials were proved here before; then it is known who it is. Raises WireError."""
@@ -192,10 +181,10 @@ class Session:
         if identity is None:
             return False
         try:
-            self._take(identity)
+            self.take(identity)
         except WireError as error:
             if error.reason is Reason.CONNECTION_LIMIT:
-                return False  # `identify` waits for an answer from Redis before it says so
+                return False  # `tasks.identify` waits for an answer from Redis before it says so
             raise
         return True
 
@@ -214,14 +203,14 @@ class Session:
     def resume(self) -> None:
         """Go on reading steps, after a task."""
         self.worker.poller.watch(self.sock.fileno(), self._on_data)
-        self._go_on(self.step)
+        self.go_on(self.step)
         if self._reading:
             self._on_data(READ)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Let a task speak with the client from here on."""
         self._pause()
-        self._task = asyncio.create_task(self._guard(work), name="session")
+        self._task = asyncio.create_task(tasks.guard(self, work), name="session")
 
     def deadline(self, deadlines: Deadlines) -> None:
         """Another deadline from now on."""
@@ -247,30 +236,43 @@ class Session:
         self._task = None
         self._events |= READ  # its channel may have had events that nobody read for
 
-    async def identify(self, credentials: tuple[str, str] | None, raw: bytes | None = None) -> None:
-        """Check who it is, and put together what it wants from every source that says so. Raises WireError."""
-        identifier, place = self.worker.identifier, self.place
-        if raw is None:
-            raw = socks_raw(*credentials) if credentials else b""
-        identity = identifier.known(raw, place, self.source)
-        if identity is None:
-            identity = await identifier.identify(credentials, raw, place, self.source)
-        try:
-            self._take(identity)
-        except WireError as error:
-            if error.reason is not Reason.CONNECTION_LIMIT:
-                raise
-            await asyncio.sleep(LEASE_WAIT_S)
-            self._take(identity)
-
-    async def dial(self, target: Target) -> Dialled:
-        """Connect to `target` for this client. Raises WireError."""
-        allowed = self.user.allowed_countries if self.user else ()
-        return await self.worker.dialler.dial(self.want, self.owner, target, allowed)
-
-    async def refuse(self, answer: bytes) -> None:
+    def refuse(self, answer: bytes) -> None:
         """Send a last answer so that it arrives; the WireError that follows ends the session."""
         self._tell_last(answer)
+
+    def take(self, identity: Identity) -> None:
+        """It is known who the client is and what it wants. Raises WireError where a limit is reached."""
+        old, self.identity = self.identity, identity
+        if old is None or old.user is not identity.user or not self._admitted:
+            if self.grant is not None:
+                self.grant.release()
+                self.grant = None
+            self._admitted = False
+            self.grant = self.worker.limiter.admit(identity.user)
+            self._admitted = True
+        elif self.grant is not None and self.grant.exhausted:
+            raise WireError(Reason.QUOTA_USED, "this user's bytes for the month are used up")
+
+    def task_ended(self, error: BaseException | None) -> None:
+        """A task of the session has ended, with `error` or without; unless it handed the session on, that ends, too."""
+        match error:
+            case None | ClientGoneError() | AbortedError() | asyncio.CancelledError():
+                pass
+            case WireError() if self._told:
+                self.record(error.reason, detail=error.detail)
+            case WireError():
+                self.fail(error)
+            case TimeoutError():
+                self.record(Reason.HANDSHAKE_TIMEOUT)
+            case OSError():
+                self.record(Reason.CLIENT_RESET)
+            case _:
+                log.error("session failed", conn_id=self.conn_id, exc_info=error)
+                self._broken()
+        if self._task is asyncio.current_task():  # else it was handed on
+            self._task = None
+            if self._reading:
+                self._close()
 
     # the tunnel
 
@@ -387,11 +389,12 @@ class Session:
                 return
             self.data = self.data + chunk if self.data else chunk
             self._events = events & ENDED
-            self._go_on(self.step)
+            self.go_on(self.step)
             if not self._reading or not (events & (ENDED | URGENT) or len(chunk) == _HEAD_READ):
                 return
 
-    def _go_on(self, step: "Callable[[Session], None]") -> None:
+    def go_on(self, step: "Callable[[Session], None]") -> None:
+        """Take a step."""
         try:
             step(self)
         except WireError as error:
@@ -407,25 +410,6 @@ class Session:
         if self.data or self.state is not None:
             self.record(Reason.CLIENT_RESET)
         self._close()
-
-    def _take(self, identity: Identity) -> None:
-        old, self.identity = self.identity, identity
-        if old is None or old.user is not identity.user or not self._admitted:
-            if self.grant is not None:
-                self.grant.release()
-                self.grant = None
-            self._admitted = False
-            self.grant = self.worker.limiter.admit(identity.user)
-            self._admitted = True
-        elif self.grant is not None and self.grant.exhausted:
-            raise WireError(Reason.QUOTA_USED, "this user's bytes for the month are used up")
-
-    async def _identify_slowly(
-        self, raw: bytes, credentials: tuple[str, str] | None, then: "Callable[[Session], None]"
-    ) -> None:
-        await self.identify(credentials, raw)
-        self.handed_on()
-        self._go_on(then)
 
     def _pause(self) -> None:
         self.worker.poller.watch(self.sock.fileno(), self._on_event_meanwhile)
@@ -506,29 +490,6 @@ class Session:
         except OSError:
             pass
         self._close()
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, and end the session when it ends without having handed it on."""
-        try:
-            await work
-        except (ClientGoneError, AbortedError):
-            pass
-        except WireError as error:
-            if self._told:
-                self.record(error.reason, detail=error.detail)
-            else:
-                self.fail(error)
-        except TimeoutError:
-            self.record(Reason.HANDSHAKE_TIMEOUT)
-        except OSError:
-            self.record(Reason.CLIENT_RESET)
-        except Exception:
-            self._broken()
-        finally:
-            if self._task is asyncio.current_task():  # else it was handed on
-                self._task = None
-                if self._reading:
-                    self._close()
 
     def _reset(self) -> None:
         self.channel.abort()

@@ -45,7 +45,7 @@ async def serve_udp(session: Session, origin: Target) -> None:
             near.close()
             raise
     except WireError as error:
-        await session.refuse(socks.error_reply(error.reason))
+        session.refuse(socks.error_reply(error.reason))
         raise
     session.dialled = dialled
     drops: Counter[str] = Counter()

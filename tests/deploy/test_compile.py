@@ -1,5 +1,6 @@
 """The gateway is compiled, and a worker of the compiled copy does the job."""
 
+import ast
 import asyncio
 import importlib.machinery
 import shutil
@@ -42,6 +43,12 @@ def test_every_module_is_there(copy: Path) -> None:
     assert compiled.find() == copy
     assert subject.make() == copy
     assert sorted(path.name for path in copy.parent.iterdir()) == sorted([copy.name, "lock"])
+
+
+@pytest.mark.parametrize("module", subject.MODULES)
+def test_nothing_that_waits_is_compiled(module: str) -> None:
+    tree = ast.parse((compiled.ROOT / "gateway" / f"{module}.py").read_text())
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)] == []
 
 
 def test_workers_run_it(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from gateway import dial_tasks
 from gateway.dial import Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
@@ -69,7 +70,7 @@ async def test_a_node_that_fails_is_left_and_after_five_times_ejected(
 ) -> None:
     for _ in range(5):
         assert fleet.choose(JP, "").node.id == BROKEN
-        dialled = await dialler.dial(JP, "", target)
+        dialled = await dial_tasks.dial(dialler, JP, "", target)
         assert dialled.node.id == "jp000001"
         dialled.release()
     assert fleet.choose(JP, "").node.id == "jp000001"
@@ -83,7 +84,7 @@ async def test_a_target_that_refuses_speaks_for_the_node(fleet: RealFleet, diall
             fleet.failed("jp000001")
         for _ in range(4):
             with pytest.raises(WireError) as refused:
-                await dialler.dial(Want(node="jp000001"), "", nowhere)
+                await dial_tasks.dial(dialler, Want(node="jp000001"), "", nowhere)
             assert refused.value.reason is Reason.REFUSED
     fleet.failed("jp000001")
     assert fleet.choose(JP, "", tried={BROKEN}).node.id == "jp000001"
@@ -93,11 +94,11 @@ async def test_a_target_that_refuses_speaks_for_the_node(fleet: RealFleet, diall
 async def test_a_session_that_had_to_move_says_from_where(fleet: RealFleet, dialler: Dialler, target: Target) -> None:
     fleet.sessions.place(("u", "s"), BROKEN, 60, asyncio.get_running_loop().time())
     fleet.choose(Want(country="jp", session="s"), "u")
-    dialled = await dialler.dial(Want(country="jp", session="s"), "u", target)
+    dialled = await dial_tasks.dial(dialler, Want(country="jp", session="s"), "u", target)
     assert (dialled.node.id, dialled.moved) == ("jp000001", BROKEN)
     dialled.release()
     with pytest.raises(WireError, match="this strict session is on jp000001"):
-        await dialler.dial(Want(node=BROKEN, session="s", strict=True), "u", target)
+        await dial_tasks.dial(dialler, Want(node=BROKEN, session="s", strict=True), "u", target)
 
 
 async def test_a_dial_beyond_the_retry_budget_fails_and_the_budget_comes_back(
@@ -108,23 +109,23 @@ async def test_a_dial_beyond_the_retry_budget_fails_and_the_budget_comes_back(
         taken += 1
     assert taken == 20  # of the 100 that the other node carries
     with pytest.raises(WireError, match="too many others try again") as refused:
-        await dialler.dial(JP, "", target)
+        await dial_tasks.dial(dialler, JP, "", target)
     assert refused.value.reason is Reason.NODE_DIAL
     fleet.retried()
     for _ in range(3):
-        (await dialler.dial(JP, "", target)).release()
+        (await dial_tasks.dial(dialler, JP, "", target)).release()
 
 
 async def test_a_failed_dial_is_counted_once_where_it_failed(
     fleet: RealFleet, dialler: Dialler, target: Target
 ) -> None:
-    (await dialler.dial(JP, "", target)).release()
+    (await dial_tasks.dial(dialler, JP, "", target)).release()
     with pytest.raises(WireError, match="no sockets today"):  # nowhere else to try
-        await dialler.dial(Want(node=BROKEN), "", target)
+        await dial_tasks.dial(dialler, Want(node=BROKEN), "", target)
     while fleet.may_retry(fleet.in_flight):
         pass
     with pytest.raises(WireError, match="too many others try again"):
-        await dialler.dial(JP, "", target)
+        await dial_tasks.dial(dialler, JP, "", target)
     assert dialler.metrics.counters()[DIAL_FAILURES] == {("jp", BROKEN, "node_dial"): [3]}
 
 
@@ -138,6 +139,6 @@ async def test_leaving_a_node_that_went_down_costs_no_retry(
     while fleet.may_retry(fleet.in_flight):
         pass
     monkeypatch.setattr(fleet.link(BROKEN), "fetch_socket", dies)
-    dialled = await dialler.dial(JP, "", target)
+    dialled = await dial_tasks.dial(dialler, JP, "", target)
     assert dialled.node.id == "jp000001"
     dialled.release()

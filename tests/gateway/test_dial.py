@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from deploy import ports
+from gateway import dial_tasks
 from gateway.dial import ADDRESSES_TRIED, TARGET_ERRORS, Dial, Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
@@ -137,7 +138,7 @@ def upstream(node_id: str, talker: Scripted) -> Node:
 
 async def refusal(dialler: Dialler, target: Target, want: Want = JP) -> WireError:
     with pytest.raises(WireError) as refused:
-        await dialler.dial(want, "u", target)
+        await dial_tasks.dial(dialler, want, "u", target)
     return refused.value
 
 
@@ -146,7 +147,7 @@ async def test_what_the_node_could_not_do_another_one_of_the_pool_does(dialler: 
     fleet.own("jp000001").trouble = LinkError("the agent gave no socket")
     async with serving(banner_and_echo) as port:
         for _ in range(10):
-            (dialled := await dialler(fleet).dial(JP, "u", at(port))).release()
+            (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", at(port))).release()
             assert dialled.node.id == "jp000002"
     assert fleet.own("us000001").asked == 0
     assert fleet.own("jp000001").asked > 0
@@ -216,7 +217,7 @@ async def test_an_upstream_is_blamed_once_another_node_reached_the_target(dialle
     async with broken(), good():
         fleet = OwnFleet(upstream("jp000001", broken), upstream("jp000002", good))
         while not broken.seen:
-            (dialled := await dialler(fleet).dial(JP, "u", Target("origin.test", 80))).release()
+            (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", Target("origin.test", 80))).release()
             assert dialled.node.id == "jp000002"
         assert fleet.told.count(("failed", "jp000001")) == len(broken.seen)
         await fleet.close()
@@ -378,7 +379,7 @@ async def test_a_task_that_is_cancelled_in_any_moment_leaves_nothing(dialler: Ma
     made = dialler(fleet)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link.stock = [unconnected()]
-        task = asyncio.create_task(made.dial(JP, "u", at(listener.getsockname()[1])))
+        task = asyncio.create_task(dial_tasks.dial(made, JP, "u", at(listener.getsockname()[1])))
         for _ in range(turns):
             await asyncio.sleep(0)
         if turns == 3:  # connected, and not yet its turn
@@ -413,7 +414,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(dialler: Make) -> None:
     link = fleet.own("jp000001")
     async with serving(banner_and_echo) as port:
         link.names = {"two.test": {"inet": ("127.0.0.3", "127.0.0.1")}}
-        (dialled := await dialler(fleet).dial(JP, "u", Target("two.test", port))).release()
+        (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", Target("two.test", port))).release()
         assert dialled.seconds < 1
         assert link.asked == 2
     link.names = {"many.test": {"inet": tuple(f"127.0.0.{n}" for n in range(1, 9))}}
