@@ -1,0 +1,85 @@
+"""`vpnexit doctor`: what is wrong with this machine, and how to mend it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from deploy.commands import output
+from deploy.commands.ask import AsJson, Config
+from deploy.config import load
+from deploy.doctor.model import Finding, Result
+
+_SIGNS = {
+    Result.OK: ("✓", "green"),
+    Result.SKIPPED: ("-", "dim"),
+    Result.WARNING: ("!", "yellow"),
+    Result.FAILED: ("✗", "red"),
+}
+_INDENT = 4
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    app.command(
+        "doctor",
+        epilog="Example: vpnexit doctor --config /etc/vpnexit.toml --online",
+        rich_help_panel="On one machine",
+    )(doctor)
+
+
+def doctor(
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask the VPN provider: does it take the tokens, what time is it.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only what is wrong.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Is this machine fit to run it? Says for everything that is not how to mend it. Exit code 1 if anything failed."""
+    from deploy.doctor.examine import Subject, examine, runs_embedded  # Docker's SDK takes its time
+
+    settings = load(config)
+    findings = examine(Subject(settings, online, runs_embedded(settings.state_dir)))
+    if as_json:
+        output.as_json({"result": worst(findings).value, "checks": [asdict(finding) for finding in findings]})
+    else:
+        show(findings, quiet)
+    if worst(findings) is Result.FAILED:
+        raise typer.Exit(1)
+
+
+def worst(findings: Sequence[Finding]) -> Result:
+    """The result of all together; `skipped` counts as `ok`."""
+    results = {finding.result for finding in findings}
+    return next((result for result in (Result.FAILED, Result.WARNING) if result in results), Result.OK)
+
+
+def show(findings: Sequence[Finding], quiet: bool) -> None:
+    console = Console(highlight=False)
+    for finding in findings:
+        if not quiet or finding.result in (Result.WARNING, Result.FAILED):
+            _show(console, finding)
+    counts = Counter(finding.result for finding in findings)
+    names = {Result.FAILED: "failed", Result.WARNING: "warnings", Result.OK: "ok", Result.SKIPPED: "skipped"}
+    parts = [f"{counts[result]} {name}" for result, name in names.items() if counts[result]]
+    console.print(Text(", ".join(parts), style=_SIGNS[worst(findings)][1] + " bold"))
+
+
+def _show(console: Console, finding: Finding) -> None:
+    sign, style = _SIGNS[finding.result]
+    piped = not console.is_terminal
+    line = Text.assemble((sign, f"{style} bold"), " ", (finding.check, "bold"), ": ", output.harmless(finding.reason))
+    console.print(line, soft_wrap=piped)
+    for title, text in (("means", finding.meaning), ("mend", finding.mend)):
+        if text:
+            # A command is copied from here: it is not broken anywhere but at the edge of the screen.
+            told = Text.assemble((f"{title}  ".ljust(7), style), output.harmless(text))
+            console.print(
+                f"    {told.plain}" if piped else Padding(told, (0, 0, 0, _INDENT)), soft_wrap=piped, markup=False
+            )
