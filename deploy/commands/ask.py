@@ -18,6 +18,7 @@ from deploy.config import load
 from deploy.ports import reachable
 
 FLEET = "The fleet"
+FLAG = ""  # as metavar: an option that is followed by nothing
 _PANEL = "Connection"
 
 Config = Annotated[
@@ -49,7 +50,7 @@ ConfigFile = Annotated[
         "--config", help="Configuration file (TOML).", show_default=False, metavar="FILE", rich_help_panel=_PANEL
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar=FLAG, help="As JSON, for programs.")]
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,12 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     online: Annotated[
-        bool, typer.Option("--online", help="Also ask the VPN provider: does it take the tokens, what time is it.")
+        bool,
+        typer.Option(
+            "--online", metavar="", help="Also ask the VPN provider: does it take the tokens, what time is it."
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only what is wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Show only what is wrong.")] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:

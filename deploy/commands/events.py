@@ -30,7 +30,9 @@ def events(
     count: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="End after so many events.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, one line for each, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="As JSON, one line for each, for programs.")
+    ] = False,
 ) -> None:
     """Show events as they happen, until Ctrl-C. A connection that is lost is made again, and nothing told twice."""
     console = Console(highlight=False)

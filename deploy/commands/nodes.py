@@ -35,8 +35,10 @@ _COLUMNS = (
 @command(app, "list", "vpnexit nodes list --country jp")
 def list_nodes(
     ask: Ask,
-    country: Annotated[str, typer.Option(help="Only those of this country.")] = "",
-    status: Annotated[str, typer.Option(help="Only running, starting, stopping, stopped or error.")] = "",
+    country: Annotated[str, typer.Option(metavar="COUNTRY", help="Only those of this country.")] = "",
+    status: Annotated[
+        str, typer.Option(metavar="STATUS", help="Only running, starting, stopping, stopped or error.")
+    ] = "",
 ) -> None:
     """All nodes, one a line."""
     wanted = "gb" if country.lower() == "uk" else country.lower()
@@ -58,9 +60,9 @@ def show_node(ask: Ask, node_id: NodeId) -> None:
 def start_node(
     ask: Ask,
     country: Country,
-    server: Annotated[str, typer.Option(help="A certain VPN server.")] = "",
-    city: Annotated[str, typer.Option(help="A certain city.")] = "",
-    protocol: Annotated[str, typer.Option(help="openvpn_udp, openvpn_tcp or wireguard.")] = "",
+    server: Annotated[str, typer.Option(metavar="NAME", help="A certain VPN server.")] = "",
+    city: Annotated[str, typer.Option(metavar="NAME", help="A certain city.")] = "",
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="openvpn_udp, openvpn_tcp or wireguard.")] = "",
     wait: Wait = False,
     timeout: Timeout = 60.0,
 ) -> None:
@@ -80,20 +82,28 @@ def stop_node(ask: Ask, node_id: NodeId) -> None:
     ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
 
 
-@command(app, "restart", "vpnexit nodes restart jp3f9a1c")
-def restart_node(ask: Ask, node_id: NodeId) -> None:
+@command(app, "restart", "vpnexit nodes restart jp3f9a1c --wait")
+def restart_node(ask: Ask, node_id: NodeId, wait: Wait = False, timeout: Timeout = 60.0) -> None:
     """Replace a node: its successor serves first, then it is drained and stopped."""
     answer = ask.api.post(f"/api/nodes/{segment(node_id)}/restart", {})
-    ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
+    if wait:
+        return wait_for_node(ask, answer["node_id"], timeout)
+    return ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
 
 
 @command(app, "logs", "vpnexit nodes logs jp3f9a1c --follow", json=False)
 def node_logs(
     ask: Ask,
     node_id: NodeId,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=MAX_LINES, help="So many of the last ones.")] = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs; a line each with --follow.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=MAX_LINES, help="So many of the last ones.")
+    ] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", metavar="", help="Go on with new lines, until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="As JSON, for programs; a line each with --follow.")
+    ] = False,
 ) -> None:
     """The last lines of a node's log."""
     path = f"/api/nodes/{segment(node_id)}/logs"

@@ -8,6 +8,7 @@ from deploy.commands import output
 from deploy.commands.ask import FLEET, Ask, command
 from deploy.commands.output import Column
 from deploy.commands.words import Country, segment
+from deploy.sizes import shown_size
 from health import countries
 
 _COLUMNS = (Column("country"), Column("name"), Column("port"))
@@ -30,12 +31,21 @@ def list_countries(ask: Ask) -> None:
 
 def best_node(ask: Ask, country: Country) -> None:
     """The node of a country that a new connection would get by score now."""
-    ask.record(ask.api.get(f"/api/load-balancer/best-node/{segment(country)}"))
+    best = ask.api.get(f"/api/load-balancer/best-node/{segment(country)}")
+    if ask.as_json:
+        return output.as_json(best)
+    node = best.get("node") or {}
+    shown = {name: value for name, value in best.items() if name != "node"}
+    return output.record(shown | {"exit_ip": node.get("exit_ip"), "health_status": node.get("health_status")})
 
 
 def stats(ask: Ask) -> None:
     """Nodes, traffic and clients of the whole fleet."""
-    ask.record(ask.api.get("/api/stats"))
+    found = ask.api.get("/api/stats")
+    if ask.as_json:
+        return output.as_json(found)
+    traffic = found.get("total_traffic")
+    return output.record(found | ({"total_traffic": shown_size(traffic)} if isinstance(traffic, int) else {}))
 
 
 def _country(country: Any) -> list[str]:

@@ -22,7 +22,6 @@ _COLUMNS = (
     Column("by"),
     Column("waits for", folds=True),
 )
-Count = Annotated[int | None, typer.Option(min=0, show_default=False)]
 
 
 @command(app, "list", "vpnexit pools list")
@@ -44,20 +43,29 @@ def show_pool(ask: Ask, country: Country) -> None:
 def set_pool(
     ask: Ask,
     country: Country,
-    desired: Annotated[int | None, typer.Option(min=0, help="Nodes it shall have.", show_default=False)] = None,
-    least: Annotated[int | None, typer.Option("--min", min=0, help="Never fewer.", show_default=False)] = None,
-    most: Annotated[int | None, typer.Option("--max", min=0, help="Never more.", show_default=False)] = None,
+    desired: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Nodes it shall have.", show_default=False)
+    ] = None,
+    least: Annotated[
+        int | None, typer.Option("--min", metavar="N", min=0, help="Never fewer.", show_default=False)
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--max", metavar="N", min=0, help="Never more.", show_default=False)
+    ] = None,
     strategy: Annotated[
-        str, typer.Option(help="round_robin, least_connections, weighted_latency, random or health_score.")
+        str,
+        typer.Option(metavar="NAME", help="round_robin, least_connections, weighted_latency, random or health_score."),
     ] = "",
-    provider: Annotated[str, typer.Option(help="Where its VPN servers come from.")] = "",
-    protocol: Annotated[str, typer.Option(help="openvpn_udp, openvpn_tcp or wireguard.")] = "",
+    provider: Annotated[str, typer.Option(metavar="NAME", help="Where its VPN servers come from.")] = "",
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="openvpn_udp, openvpn_tcp or wireguard.")] = "",
     fallback: Annotated[
         str, typer.Option(metavar="COUNTRIES", help="Countries to use when none serves, as us,gb; `none` for none.")
     ] = "",
     version: Annotated[
         int | None,
-        typer.Option(min=0, help="Only if it still has the version that `show` gave; else 409.", show_default=False),
+        typer.Option(
+            metavar="N", min=0, help="Only if it still has the version that `show` gave; else 409.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Change a pool; what is not named stays as it is."""
@@ -92,6 +100,17 @@ def scale_pool(
     pool = ask.api.post(f"{path}/scale", {"nodes": wanted})
     if wait:
         pool, _ = waiting.until(lambda: ask.api.get(path), waiting.pool_stand, timeout)
+    ask.answer(pool, waiting.pool_stand(pool).text)
+
+
+@command(app, "rotate", "vpnexit pools rotate jp --wait")
+def rotate_pool(ask: Ask, country: Country, wait: Wait = False, timeout: Timeout = 300.0) -> None:
+    """Replace every node of a country by a fresh one, one after the other; nobody is cut off before the deadline."""
+    path = f"/api/pools/{segment(country)}"
+    old = set(ask.api.get(path)["nodes"]) if wait else set()
+    pool = ask.api.post(f"{path}/rotate", {})
+    if wait:
+        pool, _ = waiting.until(lambda: ask.api.get(path), lambda now: waiting.rotation_stand(now, old), timeout)
     ask.answer(pool, waiting.pool_stand(pool).text)
 
 

@@ -39,7 +39,7 @@ def list_tokens(ask: Ask) -> None:
 @command(app, "add", "vpnexit tokens add grafana --scope read --secret-file grafana.token")
 def add_token(
     ask: Ask,
-    name: Annotated[str, typer.Argument(help="What it is for.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
     scope: Annotated[
         Scope, typer.Option(help="read: look; operate: also start, stop, scale; admin: also users and tokens.")
     ] = Scope.READ,

@@ -28,8 +28,12 @@ PasswordFile = Annotated[
     Path | None,
     typer.Option("--password-file", metavar="FILE", help="Read the password from here; - is standard input."),
 ]
-Countries = Annotated[str, typer.Option(help="The only countries allowed, as jp,us; `none` for no such limit.")]
-Default = Annotated[str, typer.Option(help="Where connections go that name no country; `none` for no such wish.")]
+Countries = Annotated[
+    str, typer.Option(metavar="COUNTRIES", help="The only countries allowed, as jp,us; `none` for no such limit.")
+]
+Default = Annotated[
+    str, typer.Option(metavar="COUNTRY", help="Where connections go that name no country; `none` for no such wish.")
+]
 Connections = Annotated[str, typer.Option(metavar="N", help="Most connections at once; `none` for no limit.")]
 Rate = Annotated[str, typer.Option(metavar="SIZE", help="Bytes per second each way, as 10MB; `none` for no limit.")]
 Monthly = Annotated[
@@ -74,7 +78,7 @@ def add_user(
 def change_user(
     ask: Ask,
     name: UserName,
-    password: Annotated[bool, typer.Option("--password", help="Ask for a new password.")] = False,
+    password: Annotated[bool, typer.Option("--password", metavar="", help="Ask for a new password.")] = False,
     password_file: PasswordFile = None,
     countries: Countries = "",
     default_country: Default = "",
@@ -89,7 +93,7 @@ def change_user(
         body["password"] = read_secret("password", password_file)
     if not body:
         raise typer.BadParameter("nothing to change: name at least one of the options")
-    user = ask.api.put(path, body)
+    user = ask.api.patch(path, body)
     ask.answer(user, f"{user['name']} is changed")
 
 

@@ -5,7 +5,7 @@ What is waited for is told on standard error: a line that changes on a terminal,
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from deploy.commands.output import harmless, note
 POLL_S = 0.5
 Document = Mapping[str, Any]
 
-Wait = Annotated[bool, typer.Option("--wait", help="Return only when it serves, or failed.")]
+Wait = Annotated[bool, typer.Option("--wait", metavar="", help="Return only when it serves, or failed.")]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="How long --wait waits at most.")
 ]
@@ -52,6 +52,12 @@ def pool_stand(pool: Document) -> Stand:
         text += f", {there - desired} to go"
     reason = str(pool.get("reason") or "")
     return Stand(f"{text}: {reason}" if reason else text, done=serving == desired == there)
+
+
+def rotation_stand(pool: Document, old: Collection[str]) -> Stand:
+    """Of a pool whose nodes, `old`, shall all be replaced."""
+    stand, left = pool_stand(pool), len(set(pool["nodes"]) & set(old))
+    return Stand(f"{stand.text}; {left} old ones left" if left else stand.text, done=stand.done and not left)
 
 
 def until(

@@ -16,11 +16,11 @@ LONGEST = 253  # a DNS name; nothing that the API takes as a word is longer
 LONGEST_SECRET = 4096
 NONE = "none"
 
-Country = Annotated[str, typer.Argument(help="Two letters, such as jp.", autocompletion=countries)]
+Country = Annotated[str, typer.Argument(metavar="COUNTRY", help="Two letters, such as jp.", autocompletion=countries)]
 NodeId = Annotated[str, typer.Argument(metavar="ID", help="As `nodes list` shows it.", autocompletion=nodes)]
 UserName = Annotated[
     str,
-    typer.Argument(help="Letters, digits, dots and underscores; no dash.", autocompletion=users),
+    typer.Argument(metavar="NAME", help="Letters, digits, dots and underscores; no dash.", autocompletion=users),
 ]
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,253}")
