@@ -113,7 +113,7 @@ _CONNECTION = (
 
 
 def command(
-    app: typer.Typer, name: str, example: str, *, json: bool = True, panel: str | None = None
+    app: typer.Typer, name: str, example: str, *, panel: str | None = None
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a function the command `name` of `app`. `example` is shown at the end of its help."""
 
@@ -125,12 +125,12 @@ def command(
             api: str | None,
             token_file: Path | None,
             config: Path | None,
-            as_json: bool = False,
+            as_json: bool,
             **words: Any,
         ) -> None:
             function(Ask(config, api, token_file, as_json), **words)
 
-        parameters = [*own, *([_JSON] if json else []), *_CONNECTION]
+        parameters = [*own, _JSON, *_CONNECTION]
         run.__doc__ = function.__doc__
         # Typer reads both.
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

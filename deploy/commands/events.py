@@ -22,7 +22,7 @@ _PAUSES = Backoff(first=0.2, longest=5.0, settled=10.0)
 
 def add_to(app: typer.Typer) -> None:
     """Make it a command of `app`."""
-    command(app, "events", "vpnexit events --json | jq .", json=False, panel=FLEET)(events)
+    command(app, "events", "vpnexit events --json | jq .", panel=FLEET)(events)
 
 
 def events(
@@ -30,14 +30,14 @@ def events(
     count: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="End after so many events.", show_default=False)
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar="", help="As JSON, one line for each, for programs.")
-    ] = False,
 ) -> None:
-    """Show events as they happen, until Ctrl-C. A connection that is lost is made again, and nothing told twice."""
+    """Show events as they happen, until Ctrl-C. With --json, a line for each.
+
+    A connection that is lost is made again, and nothing is told twice.
+    """
     console = Console(highlight=False)
     for seen, event in enumerate(follow(ask.api.events), 1):
-        if as_json:
+        if ask.as_json:
             output.json_line(_document(event))
         else:
             console.print(_line(event), soft_wrap=True)

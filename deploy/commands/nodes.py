@@ -91,7 +91,7 @@ def restart_node(ask: Ask, node_id: NodeId, wait: Wait = False, timeout: Timeout
     return ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
 
 
-@command(app, "logs", "vpnexit nodes logs jp3f9a1c --follow", json=False)
+@command(app, "logs", "vpnexit nodes logs jp3f9a1c --follow")
 def node_logs(
     ask: Ask,
     node_id: NodeId,
@@ -101,17 +101,14 @@ def node_logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", metavar="", help="Go on with new lines, until Ctrl-C.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar="", help="As JSON, for programs; a line each with --follow.")
-    ] = False,
 ) -> None:
-    """The last lines of a node's log."""
+    """The last lines of a node's log. With --follow and --json, a document for each line."""
     path = f"/api/nodes/{segment(node_id)}/logs"
     answer = ask.api.get(path, lines=lines)
-    if as_json and not follow:
+    if ask.as_json and not follow:
         return output.as_json(answer)
     written = answer["logs"].splitlines()
-    _write(written, node_id, as_json)
+    _write(written, node_id, ask.as_json)
     while follow:
         time.sleep(FOLLOW_EVERY_S)
         try:
@@ -119,7 +116,7 @@ def node_logs(
         except UnreachableError as error:
             output.note(f"vpnexit: {error}; asking again")
             continue
-        _write(unseen(written, now), node_id, as_json)
+        _write(unseen(written, now), node_id, ask.as_json)
         written = now
     return None
 
@@ -132,11 +129,11 @@ def node_score(ask: Ask, node_id: NodeId) -> None:
 
 def unseen(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
     """The lines of `now`, the end of a log, that come after `before`, an earlier end of it."""
-    for length in range(min(len(before), len(now)), 0, -1):
-        tail = list(before[-length:])
-        at = next((at for at in range(len(now) - length, -1, -1) if list(now[at : at + length]) == tail), None)
-        if at is not None:
-            return now[at + length :]
+    for end in range(len(now), 0, -1):
+        both = min(len(before), end)
+        # The last lines are compared first: they seldom are the same by chance.
+        if both and now[end - 1] == before[-1] and list(now[end - both : end]) == list(before[-both:]):
+            return now[end:]
     return now
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_ENDLESS = 1_000_000
 WIDE = 120  # columns of a terminal from which the less important ones are shown, too
 
 STYLES = {
@@ -70,7 +71,7 @@ def styled(word: str) -> Text:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """One line a row. Into a pipe goes every column, whole: a program cuts it, not we."""
+    """One line a row. Into a pipe goes every column, whole."""
     console = Console(highlight=False)
     piped = not console.is_terminal
     kept = [index for index, column in enumerate(columns) if piped or console.width >= WIDE or not column.wide]
@@ -82,7 +83,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     for cells in full:
         made.add_row(*cells)
     if full:
-        console.print(made, soft_wrap=piped)
+        _print(console, made)
     else:
         print("none")
 
@@ -95,7 +96,17 @@ def record(values: Mapping[str, Any]) -> None:
     made.add_column(overflow="fold")
     for name, value in _flat(values):
         made.add_row(Text(name), styled(shown(value)))
-    console.print(made, soft_wrap=not console.is_terminal)
+    _print(console, made)
+
+
+def _print(console: Console, made: Table) -> None:
+    """On a terminal as wide as that is. A pipe has no width: a program cuts what it gets, not we."""
+    if console.is_terminal:
+        return console.print(made)
+    with console.capture() as captured:
+        console.width = _ENDLESS
+        console.print(made)
+    return print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -91,4 +91,4 @@ def _create(path: Path) -> int:
 
 
 def _row(token: Mapping[str, Any]) -> list[str]:
-    return [token["id"], token["name"], token["scope"], str(token.get("created_at") or "")]
+    return [token["id"], token["name"], token["scope"], str(token.get("created_at") or "")[:16].replace("T", " ")]

@@ -86,7 +86,7 @@ def change_user(
     rate: Rate = "",
     monthly: Monthly = "",
 ) -> None:
-    """Change a proxy user; what is not named stays as it is, open connections too."""
+    """Change a proxy user; what is not named stays as it is."""
     path = f"/api/users/{segment(name)}"
     body = _limits(countries, default_country, connections, rate, monthly)
     if password or password_file:

@@ -1,4 +1,4 @@
-"""`vpnexit nodes`, `pools`, `users` against the API of a running `up`."""
+"""The commands as an operator runs them, against the API of a running `up`."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ def test_nodes_list_and_show(running: Any) -> None:
     done = running.vpnexit("nodes", "list")
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
-    assert header.split()[:4] == ["id", "country", "kind", "status"]
+    assert header.split()[:5] == ["id", "country", "city", "kind", "status"]
     assert row.split()[1:4] == ["zz", "direct", "running"]
     listed = json.loads(running.vpnexit("nodes", "list", "--json").stdout)
     assert listed[0]["id"] == row.split()[0]
-    shown = json.loads(running.vpnexit("nodes", "show", listed[0]["id"]).stdout)
+    shown = json.loads(running.vpnexit("nodes", "show", listed[0]["id"], "--json").stdout)
     assert shown["kind"] == "direct"
 
 
@@ -56,7 +56,7 @@ def test_wrong_usage_is_exit_code_2(running: Any, words: list[str]) -> None:
 def test_pools(running: Any) -> None:
     assert running.vpnexit("pools", "list").returncode == 0
     assert isinstance(json.loads(running.vpnexit("pools", "list", "--json").stdout), list)
-    assert json.loads(running.vpnexit("pools", "show", "uk").stdout)["country"] == "gb"
+    assert json.loads(running.vpnexit("pools", "show", "uk", "--json").stdout)["country"] == "gb"
 
 
 def test_users(running: Any, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_users(running: Any, tmp_path: Path) -> None:
     carol = json.loads(added.stdout)
     assert carol["name"] == "carol"
     assert (carol["max_connections"], carol["bytes_per_second"], carol["monthly_bytes"]) == (20, 10**7, 15 * 10**8)
-    assert json.loads(running.vpnexit("users", "show", "carol").stdout) == carol
+    assert json.loads(running.vpnexit("users", "show", "carol", "--json").stdout) == carol
     listed = {user["name"]: user for user in json.loads(running.vpnexit("users", "list", "--json").stdout)}
     assert listed["bob"]["allowed_countries"] == ["jp", "gb"]
     table = running.vpnexit("users", "list").stdout
@@ -94,7 +94,20 @@ def test_password_is_not_asked_without_a_terminal(running: Any) -> None:
 
 def test_no_api_there(running: Any) -> None:
     done = running.vpnexit("nodes", "list", "--api", "127.0.0.1:1")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert one_line(done) == "vpnexit: no answer from http://127.0.0.1:1: Connection refused; is it running?"
     done = running.vpnexit("nodes", "list", VPNEXIT_STATE_DIR="/nonexistent")
+    assert done.returncode == 1
     assert one_line(done).startswith("vpnexit: cannot read the API's password /nonexistent/admin.password ")
+
+
+def test_doctor_knows_what_up_started(running: Any) -> None:
+    """The private Redis, the addresses that are ours, no Docker wanted, the clock of the real API."""
+    found = json.loads(running.vpnexit("doctor", "--json").stdout)
+    results = {check["check"]: check["result"] for check in found["checks"]}
+    assert [results[name] for name in ("redis", "redis persistence", "redis memory", "clock")] == ["ok"] * 4
+    assert (results["docker"], results["credentials"]) == ("skipped", "skipped")
+    addresses = {name: result for name, result in results.items() if name.startswith("address ")}
+    assert len(addresses) == 4
+    assert set(addresses.values()) == {"ok"}
+    assert sum("ours" in check["reason"] for check in found["checks"]) == 4
