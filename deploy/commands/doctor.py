@@ -69,8 +69,7 @@ def show(findings: Sequence[Finding], quiet: bool) -> None:
         if not quiet or finding.result in (Result.WARNING, Result.FAILED):
             _show(console, finding)
     counts = Counter(finding.result for finding in findings)
-    names = {Result.FAILED: "failed", Result.WARNING: "warnings", Result.OK: "ok", Result.SKIPPED: "skipped"}
-    parts = [f"{counts[result]} {name}" for result, name in names.items() if counts[result]]
+    parts = [f"{counts[result]} {result}" for result in reversed(Result) if counts[result]]
     console.print(Text(", ".join(parts), style=_SIGNS[worst(findings)][1] + " bold"))
 
 

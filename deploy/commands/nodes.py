@@ -64,7 +64,7 @@ def start_node(
     city: Annotated[str, typer.Option(metavar="NAME", help="A certain city.")] = "",
     protocol: Annotated[str, typer.Option(metavar="NAME", help="openvpn_udp, openvpn_tcp or wireguard.")] = "",
     wait: Wait = False,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = 60,
 ) -> None:
     """Start one more node of a country."""
     wish = {"server": word(server), "city": word(city), "protocol": word(protocol)}
@@ -83,7 +83,7 @@ def stop_node(ask: Ask, node_id: NodeId) -> None:
 
 
 @command(app, "restart", "vpnexit nodes restart jp3f9a1c --wait")
-def restart_node(ask: Ask, node_id: NodeId, wait: Wait = False, timeout: Timeout = 60.0) -> None:
+def restart_node(ask: Ask, node_id: NodeId, wait: Wait = False, timeout: Timeout = 60) -> None:
     """Replace a node: its successor serves first, then it is drained and stopped."""
     answer = ask.api.post(f"/api/nodes/{segment(node_id)}/restart", {})
     if wait:

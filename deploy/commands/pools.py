@@ -11,6 +11,8 @@ from deploy.commands.output import Column
 from deploy.commands.waiting import Timeout, Wait
 from deploy.commands.words import Country, segment, word, words
 
+MOST = 1000  # beyond any account; how many are possible is the API's to say
+
 app = typer.Typer(no_args_is_help=True, help="How many exits each country shall have.")
 
 _COLUMNS = (
@@ -44,13 +46,13 @@ def set_pool(
     ask: Ask,
     country: Country,
     desired: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Nodes it shall have.", show_default=False)
+        int | None, typer.Option(metavar="N", min=0, max=MOST, help="Nodes it shall have.", show_default=False)
     ] = None,
     least: Annotated[
-        int | None, typer.Option("--min", metavar="N", min=0, help="Never fewer.", show_default=False)
+        int | None, typer.Option("--min", metavar="N", min=0, max=MOST, help="Never fewer.", show_default=False)
     ] = None,
     most: Annotated[
-        int | None, typer.Option("--max", metavar="N", min=0, help="Never more.", show_default=False)
+        int | None, typer.Option("--max", metavar="N", min=0, max=MOST, help="Never more.", show_default=False)
     ] = None,
     strategy: Annotated[
         str,
@@ -64,7 +66,11 @@ def set_pool(
     version: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Only if it still has the version that `show` gave; else 409.", show_default=False
+            metavar="N",
+            min=0,
+            max=2**53,
+            help="Only if it still has the version that `show` gave; else 409.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -91,9 +97,9 @@ def set_pool(
 def scale_pool(
     ask: Ask,
     country: Country,
-    wanted: Annotated[int, typer.Argument(metavar="N", help="Nodes it shall have.", min=0)],
+    wanted: Annotated[int, typer.Argument(metavar="N", help="Nodes it shall have.", min=0, max=MOST)],
     wait: Wait = False,
-    timeout: Timeout = 120.0,
+    timeout: Timeout = 120,
 ) -> None:
     """Give a country N nodes."""
     path = f"/api/pools/{segment(country)}"
@@ -104,7 +110,7 @@ def scale_pool(
 
 
 @command(app, "rotate", "vpnexit pools rotate jp --wait")
-def rotate_pool(ask: Ask, country: Country, wait: Wait = False, timeout: Timeout = 300.0) -> None:
+def rotate_pool(ask: Ask, country: Country, wait: Wait = False, timeout: Timeout = 300) -> None:
     """Replace every node of a country by a fresh one, one after the other; nobody is cut off before the deadline."""
     path = f"/api/pools/{segment(country)}"
     old = set(ask.api.get(path)["nodes"]) if wait else set()

@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 
 Wait = Annotated[bool, typer.Option("--wait", metavar="", help="Return only when it serves, or failed.")]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="How long --wait waits at most.")
+    int, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="How long --wait waits at most.")
 ]
 
 

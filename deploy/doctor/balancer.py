@@ -81,7 +81,7 @@ def _running(seen: Seen) -> Finding:
     if seen.up is None:
         return skipped(name, f"HAProxy does not run with {seen.socket} (VPNEXIT_HAPROXY_SOCKET names another)")
     down = sorted(gateway for gateway, up in seen.up.items() if not up)
-    if not down:
+    if seen.up and not down:
         return ok(name, f"{len(seen.up)} up")
     if len(down) < len(seen.up):
         return warning(

@@ -15,7 +15,7 @@ def test_list(standin: StandIn, cli: Any) -> None:
     standin.answers["GET /api/nodes"] = (200, [node(), broken])
     done = cli("nodes", "list")
     header, first, second = done.stdout.splitlines()
-    assert header.split() == "id country city kind status health exit address server reason".split()
+    assert header.split() == [word for column in nodes._COLUMNS for word in column.title.split()]
     assert first.split()[:7] == ["jp3f9a1c", "jp", "Tokyo", "vpn", "running", "healthy", "87"]
     assert second.rstrip().endswith("no [tun]")
     assert json.loads(cli("nodes", "list", "--json").stdout) == [node(), broken]

@@ -11,7 +11,7 @@ from tests.deploy.commands.standin import REQUEST_ID, StandIn, pool
 def test_list_and_show(standin: StandIn, cli: Any) -> None:
     standin.answers["GET /api/pools"] = (200, [pool(), pool("gb", serving=0, desired=2, reason="no session is free")])
     rows = cli("pools", "list").stdout.splitlines()
-    assert rows[0].split() == "country name port serving strategy by waits for".split()
+    assert rows[0].split() == ["country", "name", "port", "serving", "strategy", "by", "waits", "for"]
     assert "0/2" in rows[2]
     assert rows[2].endswith("no session is free")
     assert len(json.loads(cli("pools", "list", "--json").stdout)) == 2

@@ -40,7 +40,8 @@ def test_a_refusal_leaves_no_file(standin: StandIn, cli: Any, tmp_path: Path) ->
 
 def test_list_and_remove(standin: StandIn, cli: Any) -> None:
     standin.answers["GET /api/tokens"] = (200, [TOKEN])
-    assert cli("tokens", "list").stdout.splitlines()[1].split() == "3f9a1c0b77de grafana read 2026-11-25 12:00".split()
+    row = cli("tokens", "list").stdout.splitlines()[1]
+    assert row.split(None, 3) == ["3f9a1c0b77de", "grafana", "read", "2026-11-25 12:00"]
     assert json.loads(cli("tokens", "list", "--json").stdout) == [TOKEN]
     standin.answers["DELETE /api/tokens/3f9a1c0b77de"] = (200, {"status": "deleted", "name": "grafana"})
     assert cli("tokens", "remove", "3f9a1c0b77de").stdout == "3f9a1c0b77de is removed\n"
