@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from deploy.commands import output
@@ -21,7 +21,6 @@ _SIGNS = {
     Result.WARNING: ("!", "yellow"),
     Result.FAILED: ("✗", "red"),
 }
-_INDENT = 4
 
 
 def add_to(app: typer.Typer) -> None:
@@ -75,13 +74,20 @@ def show(findings: Sequence[Finding], quiet: bool) -> None:
 
 def _show(console: Console, finding: Finding) -> None:
     sign, style = _SIGNS[finding.result]
-    piped = not console.is_terminal
-    line = Text.assemble((sign, f"{style} bold"), " ", (finding.check, "bold"), ": ", output.harmless(finding.reason))
-    console.print(line, soft_wrap=piped)
+    line = Text.assemble((finding.check, "bold"), ": ", output.harmless(finding.reason))
+    _hang(console, [Text(sign, f"{style} bold"), line])
     for title, text in (("means", finding.meaning), ("mend", finding.mend)):
         if text:
-            # A command is copied from here: it is not broken anywhere but at the edge of the screen.
-            told = Text.assemble((f"{title}  ".ljust(7), style), output.harmless(text))
-            console.print(
-                f"    {told.plain}" if piped else Padding(told, (0, 0, 0, _INDENT)), soft_wrap=piped, markup=False
-            )
+            _hang(console, [Text("   "), Text(title.ljust(6), style), Text(output.harmless(text))])
+
+
+def _hang(console: Console, cells: Sequence[Text]) -> None:
+    """One line; on a terminal what does not fit goes on below its own beginning. A pipe gets it whole."""
+    if not console.is_terminal:
+        return console.print(Text(" ").join(cells), soft_wrap=True)
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for _ in cells[:-1]:
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(*cells)
+    return console.print(grid)

@@ -17,7 +17,7 @@ from deploy.commands.ask import FLEET, Ask, command
 from health.process import Backoff
 
 PATH = "/api/events"
-_PAUSES = Backoff(first=0.2, longest=5.0, settled=10.0)
+_PAUSES = Backoff(first=1.0, longest=5.0, settled=10.0)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,13 +30,17 @@ def events(
     count: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="End after so many events.", show_default=False)
     ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", metavar="", help="Also `scores`, of which there is one every second.")
+    ] = False,
 ) -> None:
     """Show events as they happen, until Ctrl-C. With --json, a line for each.
 
     A connection that is lost is made again, and nothing is told twice.
     """
     console = Console(highlight=False)
-    for seen, event in enumerate(follow(ask.api.events), 1):
+    wanted = (event for event in follow(ask.api.events) if scores or event.kind != "scores")
+    for seen, event in enumerate(wanted, 1):
         if ask.as_json:
             output.json_line(_document(event))
         else:
@@ -84,8 +88,8 @@ def _line(event: sse.Event) -> Text:
     data = _data(event)
     if not isinstance(data, dict):
         return Text(f"{output.harmless(event.kind)}  {output.shown(data)}")
-    rest = {name: value for name, value in data.items() if name not in ("ts", "at", "time", "schema")}
-    when = _clock(data.get("ts") or data.get("at") or data.get("time"))
+    rest = {name: value for name, value in data.items() if name not in ("kind", "at")}
+    when = _clock(data.get("at"))
     line = Text()
     line.append(f"{when}  ", "dim")
     line.append(f"{output.harmless(event.kind):<14}  ", "bold")

@@ -9,7 +9,7 @@ from deploy.commands import output, waiting
 from deploy.commands.ask import Ask, command
 from deploy.commands.output import Column
 from deploy.commands.waiting import Timeout, Wait
-from deploy.commands.words import Country, segment, word, words
+from deploy.commands.words import Country, decimal, number, segment, word, words
 
 MOST = 1000  # beyond any account; how many are possible is the API's to say
 
@@ -63,6 +63,15 @@ def set_pool(
     fallback: Annotated[
         str, typer.Option(metavar="COUNTRIES", help="Countries to use when none serves, as us,gb; `none` for none.")
     ] = "",
+    rotate_hours: Annotated[
+        str, typer.Option(metavar="HOURS", help="Replace its nodes by fresh ones every so many hours; `none`: never.")
+    ] = "",
+    target_connections: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Between --min and --max, as many nodes as N connections each need; `none`: not by load."
+        ),
+    ] = "",
     version: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +94,10 @@ def set_pool(
         "fallback": words(fallback) if fallback else None,
     }
     body = {name: value for name, value in wish.items() if value is not None}
+    if rotate_hours:
+        body["rotate_hours"] = decimal(rotate_hours)
+    if target_connections:
+        body["target_connections"] = number(target_connections)
     if not body:
         raise typer.BadParameter("nothing to change: name at least one of the options")
     if version is not None:

@@ -54,6 +54,15 @@ def number(text: str) -> int | None:
     return int(text)
 
 
+def decimal(text: str) -> float | None:
+    """A number such as 6 or 0.5, or None for `none`."""
+    if text == NONE:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII):
+        raise typer.BadParameter(f"{clipped(text)} is no number: write 6 or 0.5, or `none`")
+    return float(text)
+
+
 def amount(text: str) -> int | None:
     """Bytes, as 10MB or 50GB, or None for `none`."""
     if text == NONE:

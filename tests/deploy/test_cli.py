@@ -54,7 +54,7 @@ def test_completion_scripts(shell: str) -> None:
         (["nodes", "show", "jp\udcff\x1b[2J"], "letters, digits, dots, dashes and underscores only"),
         (["no\udcff\x1b[2Jnsense"], "No such command"),
         (["nodes", "list", "--no\udcff=\x1b[2J"], "No such option"),
-        (["pools", "scale", "jp", "9" * 4000], "is not in the range 0<=x<=1000"),
+        (["pools", "scale", "jp", "9" * 4000], "Input should be less than or equal to 1000"),
         (["nodes", "start", "jp", "--city", "\udcff"], "printable characters"),
     ],
 )
@@ -63,7 +63,7 @@ def test_odd_arguments_are_refused_in_words(words: list[str], said: str, tmp_pat
     done = vpnexit(*words, VPNEXIT_STATE_DIR=str(tmp_path), VPNEXIT_API="127.0.0.1:1")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert said.replace(" ", "") in "".join(done.stderr.replace("│", " ").split())
+    assert said in " ".join(done.stderr.replace("│", " ").split())
     assert "\x1b" not in done.stderr
     assert done.stdout == ""
 

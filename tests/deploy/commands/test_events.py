@@ -27,6 +27,14 @@ def test_events_are_followed_over_a_lost_connection(standin: StandIn, cli: Any) 
     assert done.stderr == "vpnexit: the API ended the stream; asking again\n"
 
 
+def test_scores_are_shown_only_when_asked_for(standin: StandIn, cli: Any) -> None:
+    stream = ["event: scores\ndata: {}\n\n", event(1)]
+    standin.streams = [stream]
+    assert json.loads(cli("events", "--json", "--count", "1").stdout)["event"] == "node"
+    standin.streams = [stream]
+    assert json.loads(cli("events", "--json", "--count", "1", "--scores").stdout)["event"] == "scores"
+
+
 def test_events_for_people(standin: StandIn, cli: Any) -> None:
     standin.streams = [[event(1, status="failed", reason="a\x1b[2Jb [red]", at=0), "data: plain\n\n"]]
     first, second = cli("events", "--count", "2").stdout.splitlines()
@@ -70,4 +78,4 @@ def test_pauses_grow_while_nobody_answers() -> None:
     with pytest.raises(ApiError, match="no"):
         next(stream)
     assert api.asked == ["", "1", "1", "1", "1"]
-    assert pauses == [0.2, 0.4, 0.8, 1.6]
+    assert pauses == [1, 2, 4, 5]

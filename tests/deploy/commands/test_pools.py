@@ -26,9 +26,13 @@ def test_set(standin: StandIn, cli: Any) -> None:
     done = cli("pools", "set", "jp", *words)
     assert (done.returncode, done.stdout) == (0, "jp: 1 of 1 serving\n")
     cli("pools", "set", "jp", "--fallback", "none", "--desired", "0")
+    cli("pools", "set", "jp", "--rotate-hours", "0.5", "--target-connections", "500")
+    cli("pools", "set", "jp", "--rotate-hours", "none", "--target-connections", "none")
     assert standin.bodies("PUT /api/pools/jp") == [
         {"min": 2, "max": 6, "strategy": "random", "fallback": ["us", "gb"], "version": 3},
         {"fallback": [], "desired": 0},
+        {"rotate_hours": 0.5, "target_connections": 500},
+        {"rotate_hours": None, "target_connections": None},
     ]
     done = cli("pools", "set", "jp", "--version", "3")
     assert done.returncode == 2

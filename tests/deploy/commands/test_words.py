@@ -34,6 +34,8 @@ def test_lists_numbers_amounts() -> None:
     assert words.words("none") == []
     assert words.number("20") == 20
     assert words.number("none") is None
+    assert words.decimal("0.5") == 0.5
+    assert words.decimal("none") is None
     assert words.amount("10MB") == 10_000_000
     assert words.amount("none") is None
 
@@ -42,6 +44,12 @@ def test_lists_numbers_amounts() -> None:
 def test_not_numbers(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no number"):
         words.number(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "1e9", "nan", "inf", "٣", ".5", ""])
+def test_not_decimals(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no number"):
+        words.decimal(text)
 
 
 def test_long_words_are_clipped_in_errors() -> None:
