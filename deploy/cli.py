@@ -18,7 +18,7 @@ from deploy.api_client import ApiError
 from deploy.checks import UpError
 from deploy.commands import doctor, events, nodes, overview, pools, tokens, users
 from deploy.commands.ask import FLEET, Config
-from deploy.commands.output import harmless
+from deploy.commands.output import harmless, note
 from deploy.config import ConfigError, Settings, load
 from health import logs
 from health.process import follow_parent
@@ -120,6 +120,27 @@ def scorer(config: Config = None) -> None:
 
     settings = _start(config)
     _run(process.run(settings.scorer, settings.redis))
+
+
+@app.command(rich_help_panel="On one machine", epilog="Example: vpnexit image --config /etc/vpnexit.toml")
+def image(
+    tag: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name. Without it, control.image of the configuration.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="NAME", help="A Debian 12 to build on; pulled where it is missing.")
+    ] = "debian:bookworm-slim",
+    config: Config = None,
+) -> None:
+    """Build the image of the exits, with the Docker Engine they are to run on."""
+    from deploy.exit.build import BuildError
+    from deploy.exit.command import build
+
+    settings = load(config)
+    try:
+        build(settings.control.docker_host, tag or settings.control.image, base, note)
+    except BuildError as error:
+        raise ProcessError(str(error)) from None
 
 
 def _start(config: Path | None) -> Settings:

@@ -39,7 +39,7 @@ def look(host: str, timeout: float, image: str, network: str) -> Seen:
     where: dict[str, Any] = {"base_url": host} if host else docker.utils.kwargs_from_env()
     shown = str(where.get("base_url", DEFAULT_HOST))
     try:
-        _connect(shown)
+        reach(shown)
         with contextlib.closing(docker.APIClient(version="auto", timeout=timeout, **where)) as client:
             info = client.info()
             return Seen(
@@ -117,8 +117,8 @@ def _there(ask: Any) -> bool:
     return True
 
 
-def _connect(host: str) -> None:
-    """Raise OSError where nobody listens: the SDK leaves such a socket open, and hides why."""
+def reach(host: str) -> None:
+    """Raise OSError where nobody listens on a Unix socket: the SDK leaves its own one open then, and hides why."""
     scheme, _, path = host.partition("://")
     if scheme in ("unix", "http+unix"):
         with socket.socket(socket.AF_UNIX) as probe:

@@ -31,7 +31,7 @@ def test_help_names_every_command() -> None:
         ("up", "gateway", "control", "collector", "scorer", "lab"),
         ("nodes", "pools", "users", "tokens"),
     )
-    for command in (*processes, *topics, "countries", "best", "stats", "events", "doctor"):
+    for command in (*processes, *topics, "countries", "best", "stats", "events", "doctor", "image"):
         assert f" {command} " in done.stdout
     codes = "0 done; 1 refused by the API, or failed; 2 wrong usage or configuration; 3 the API was not reached"
     assert codes in " ".join(done.stdout.split())
@@ -92,6 +92,13 @@ def test_missing_configuration_file() -> None:
         "vpnexit: wrong configuration: cannot read the configuration file /nonexistent.toml: "
         "No such file or directory\n"
     )
+
+
+def test_an_image_without_docker(tmp_path: Path) -> None:
+    done = vpnexit("image", "--tag", "exit", VPNEXIT_CONTROL__DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert done.stderr.startswith("vpnexit: Docker could not build exit: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_unknown_command_is_exit_code_2() -> None:

@@ -21,7 +21,7 @@ def commands(group: typer.Typer, words: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from commands(sub.typer_instance, (*words, str(sub.name)))
 
 
-PROCESSES = {("up",), ("gateway",), ("control",), ("collector",), ("scorer",)}
+PROCESSES = {("up",), ("gateway",), ("control",), ("collector",), ("scorer",), ("image",)}
 ASKING = [words for words in commands(app) if words not in PROCESSES]
 
 

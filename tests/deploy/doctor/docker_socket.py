@@ -28,7 +28,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/info":
             return self._send(200, self.server.info)
         there = path in self.server.objects
-        return self._send(200 if there else 404, {"Id": "1"} if there else {"message": f"no such thing: {path}"})
+        return self._send(200 if there else 404, {"Id": "1"} if there else {"message": f"No such image: {path}"})
 
     def _send(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
