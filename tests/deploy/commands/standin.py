@@ -77,7 +77,7 @@ class Asked:
 
 class StandIn(ThreadingHTTPServer):
     """`answers`: status and body by `GET /api/…`; a list is gone through, its last one stays. `streams`: parts of
-    event streams, a list for each connection to come."""
+    event streams, a list for each connection to come; "wait" keeps one open."""
 
     daemon_threads = True
 
@@ -86,6 +86,7 @@ class StandIn(ThreadingHTTPServer):
         self.answers: dict[str, Told | list[Told]] = {}
         self.streams: list[list[str]] = []
         self.asked: list[Asked] = []
+        self.ending = threading.Event()
 
     @property
     def address(self) -> str:
@@ -123,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.end_headers()
         for part in parts:
+            if part == "wait":
+                self.server.ending.wait(30)
+                return
             self.wfile.write(part.encode())
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
@@ -139,5 +143,6 @@ def standing_in() -> Iterator[StandIn]:
         try:
             yield made
         finally:
+            made.ending.set()
             made.shutdown()
             thread.join(5)

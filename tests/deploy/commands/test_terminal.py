@@ -4,11 +4,13 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,13 @@ class Terminal:
             self.text += part.decode()
             if self.text.endswith(": "):
                 os.write(self._master, b"typed secret\n")
+
+    def interrupt_after(self, text: str, within: float = 20.0) -> None:
+        deadline = time.monotonic() + within
+        while text not in self.text:
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.02)
+        self._process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         try:
@@ -111,6 +120,14 @@ def test_progress_on_a_terminal(environ: dict[str, str], standin: StandIn) -> No
     assert terminal.end() == 0, terminal.text
     assert "jp3f9a1c is verifying: its DNS is looked at (up to 60 s more)" in COLOUR.sub("", terminal.text)
     assert terminal.text.rstrip().endswith("jp3f9a1c serves from 198.18.10.11")
+
+
+def test_events_end_by_ctrl_c(environ: dict[str, str], standin: StandIn) -> None:
+    standin.streams = [["event: node\ndata: {}\n\n", "wait"]]
+    terminal = Terminal(80, environ, "events")
+    terminal.interrupt_after("node")
+    assert terminal.end() == 130, terminal.text
+    assert "Traceback" not in terminal.text
 
 
 def test_a_password_is_asked_for_twice_and_not_shown(environ: dict[str, str], standin: StandIn) -> None:
