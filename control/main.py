@@ -131,5 +131,6 @@ def _assemble(
         default_provider=settings.provider,
         changed=reconciler.wake,
         engine=engine,
+        gateways=settings.gateways,
     )
     return _Parts(reconciler, context)
