@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -24,8 +25,15 @@ from health import countries
 from health.model import NODE_ID, Protocol, Scope, Strategy, UserName
 
 B = TypeVar("B", bound=BaseModel)
-Count = Annotated[int, Field(ge=0, le=10, strict=True)]
 MOST_BYTES = 10**15  # what the registry's scripts count without rounding, and more than a line carries
+
+
+def _whole(value: Any) -> Any:
+    # To JSON Schema 2.0 is an integer; to us neither "2" nor true is one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=0, le=10, strict=True), BeforeValidator(_whole)]
 STATUSES = Literal["running", "stopped", "error", "starting", "stopping"]
 
 COUNTRY_SCHEMA = {
@@ -95,7 +103,7 @@ class PoolBody(Body):
     provider: Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9_-]+$")] | None = None
     protocol: Protocol | None = None
     fallback: tuple[Country, ...] | None = None
-    version: Annotated[int, Field(ge=0, strict=True)] | None = None
+    version: Annotated[int, Field(ge=0, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = None
 
 
 class ScaleBody(Body):
@@ -116,9 +124,9 @@ class UserFields(Body):
 
     allowed_countries: tuple[Country, ...] = ()
     default_country: Country | None = None
-    max_connections: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    bytes_per_second: Annotated[int, Field(ge=1024, le=MOST_BYTES, strict=True)] | None = None
-    monthly_bytes: Annotated[int, Field(ge=1, le=MOST_BYTES, strict=True)] | None = None
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000, strict=True), BeforeValidator(_whole)] | None = None
+    bytes_per_second: Annotated[int, Field(ge=1024, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = None
+    monthly_bytes: Annotated[int, Field(ge=1, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = None
 
     @model_validator(mode="after")
     def _default_is_allowed(self) -> Self:

@@ -65,7 +65,7 @@ def application(here: Context, password: str) -> web.Application:
     app[documents.DOCUMENT] = documents.document_of(OPERATIONS)
     for operation in OPERATIONS:
         serve = _serving(operation)
-        route = app.router.add_route(operation.method, operation.path, serve)
+        route = app.router.add_route(operation.method, _pattern(operation.path), serve)
         if operation.method == "GET" and operation.media != events.MEDIA and route.resource is not None:
             route.resource.add_route("HEAD", serve)  # type: ignore[attr-defined]
     app.cleanup_ctx.append(_listening)
@@ -93,6 +93,11 @@ def _serving(operation: Operation) -> Callable[[web.Request], Awaitable[web.Stre
 
     serve.operation = operation  # type: ignore[attr-defined]
     return serve
+
+
+def _pattern(path: str) -> str:
+    # "results" is a path of its own beside {id}: another method there is not allowed, rather than a wrong id.
+    return path.replace("{id}", "{id:(?!results$)[^{}/]+}")
 
 
 async def _listening(app: web.Application) -> AsyncIterator[None]:
