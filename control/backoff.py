@@ -1,14 +1,19 @@
-"""When a slot may be tried again: at once after the first failure, then 100 ms, doubling to 60 s. Pure."""
+"""When a slot may be tried again: after 100 ms, doubling to 60 s, a little less by chance. Pure."""
+
+import random
 
 FIRST_S = 0.1
 LONGEST_S = 60.0
 RESET_AFTER_S = 10.0
+JITTER = 0.25
+"""By which part a delay is shortened at most: slots that failed together are not tried together for ever."""
 
 
 class Backoff:
-    """Failures in a row, per slot. Times are monotonic seconds."""
+    """Failures in a row, per slot. Times are monotonic seconds; `rng` draws the jitter."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._rng = rng or random.Random()  # noqa: S311 - spreads tries, keeps no secret
         self._failures: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
         self.not_before: dict[str, float] = {}
@@ -17,14 +22,21 @@ class Backoff:
         """Record a failure; a node that had served for 10 s starts the count anew. Returns the delay."""
         count = 1 if served >= RESET_AFTER_S else self._failures.get(slot, 0) + 1
         self._failures[slot] = min(count, 32)
-        delay = 0.0 if count == 1 else min(LONGEST_S, FIRST_S * 2.0 ** min(count - 2, 16))
+        longest = min(LONGEST_S, FIRST_S * 2.0 ** min(count - 1, 16))
+        return self.wait(slot, now, reason, longest * (1 - JITTER * self._rng.random()))
+
+    def wait(self, slot: str, now: float, reason: str, delay: float) -> float:
+        """Nothing failed, but the slot has to wait `delay` seconds for something. Returns the delay."""
         self.not_before[slot] = now + delay
         self._reasons[slot] = reason
         return delay
 
-    def succeeded(self, slot: str) -> None:
-        """A node of the slot serves: its last failure is no longer news. The count stays until it served for 10 s."""
-        self._reasons.pop(slot, None)
+    def succeeded(self, slot: str) -> bool:
+        """A node of the slot serves: its last failure is no longer news. True where there was one.
+
+        The count stays until the node has served for 10 s.
+        """
+        return self._reasons.pop(slot, None) is not None
 
     def reason(self, country: str) -> str:
         """Why a slot of `country` failed last; empty where none did since its last success."""

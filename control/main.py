@@ -25,6 +25,7 @@ from control.providers.nordvpn import NordVpn, read_token
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
+from control.troubles import Troubles
 from health.config import RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
@@ -97,6 +98,7 @@ def _assemble(
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
     wake = asyncio.Event()
     agents = Agents(files.agent_socket, wake.set)
+    troubles = Troubles(registry)
     steps = None
     if engine is not None:
         url, name = config.insights_url(settings, nordvpn), config.probe_name(settings, nordvpn)
@@ -110,6 +112,7 @@ def _assemble(
             gate=Gate(url, name, own),
             site=Site(settings.fleet, settings.image, settings.network),
             probe_name=name,
+            troubles=troubles,
         )
     reconciler = Reconciler(
         settings=settings,
@@ -120,6 +123,7 @@ def _assemble(
         engine=engine,
         steps=steps,
         wake=wake,
+        troubles=troubles,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(

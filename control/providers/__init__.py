@@ -11,6 +11,10 @@ class ProviderError(Exception):
     """No server or no credentials, in plain words."""
 
 
+class NoSlotError(ProviderError):
+    """Every session of every account is in use; one may become free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a new node is to be. `server` and `city` are empty where any will do."""

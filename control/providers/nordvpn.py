@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from control.config import NordVpnAccount, NordVpnSettings
-from control.providers import Choice, Material, ProviderError, Secret, Wish, openvpn, split_endpoint
+from control.providers import Choice, Material, NoSlotError, ProviderError, Secret, Wish, openvpn, split_endpoint
 from control.providers.api import Api, StatusError
 from control.providers.servers import (
     ENDPOINT,
@@ -83,7 +83,7 @@ class NordVpn:
             if used[account.name] < account.slots:
                 return account
         full = ", ".join(f"{a.name} {used[a.name]}/{a.slots}" for a in self._settings.accounts)
-        raise ProviderError(f"every account is in full use: {full}")
+        raise NoSlotError(f"every account is in full use: {full}")
 
     async def _server(self, wish: Wish, in_use: set[str], avoid: Collection[str]) -> Server:
         found = [] if wish.server else suitable(await self._recommended(wish), wish, in_use)

@@ -26,7 +26,8 @@ from control.model import (
     World,
     slot_index,
 )
-from control.plan import EXTRA, plan
+from control.plan import plan
+from control.poolplan import EXTRA
 from health.model import Node, NodeKind, NodeStatus, Pool, Tunnel
 
 NOW = 1000.0
@@ -221,11 +222,26 @@ def test_refuted_while_serving_is_taken_out() -> None:
 
 
 def test_a_tunnel_down_for_more_than_twenty_seconds_is_replaced() -> None:
-    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20)) == []
-    step = only(serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20.1, "no handshake")))
+    step, _ = serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20.1, "no handshake"))
     assert isinstance(step, Advance)
     assert step.to is NodeStatus.DRAINING
     assert "no handshake" in step.reason
+
+
+def test_the_successor_of_a_tunnel_that_may_not_come_back_starts_after_half_that_time() -> None:
+    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 10)) == []
+    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 10.1)) == [Place("jp-1", "jp", "")]
+    # It came back before the successor served: the successor is one too many.
+    beside = [node(0), node(1, NodeStatus.STARTING)]
+    back = plan(world(*beside, agents={beside[0].id: AgentView(Tunnel.UP, 1, NOW - 100)}))
+    assert [(step.node.slot, step.to) for step in back if isinstance(step, Advance)] == [("jp-1", NodeStatus.DRAINING)]
+    # It did not: once the successor has taken over, it goes.
+    both = [node(0), node(1)]
+    agents = {both[0].id: AgentView(Tunnel.DOWN, 1, NOW - 11, "no handshake"), both[1].id: AgentView(Tunnel.UP, 1, NOW)}
+    assert plan(world(*both, agents=agents, since={both[1].id: NOW - 1})) == []
+    step = only(plan(world(*both, agents=agents, since={both[1].id: NOW - 2})))
+    assert isinstance(step, Advance)
+    assert (step.node, step.reason) == (both[0], "its tunnel is down and a successor serves: no handshake")
 
 
 def test_draining_waits_for_its_deadline_while_its_tunnel_carries() -> None:

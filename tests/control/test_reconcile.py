@@ -101,8 +101,7 @@ async def test_control_killed_in_the_middle_of_a_create_leaves_nothing_twice(
     await fleet.reconciler.tick()
     await fleet.reconciler.settle()
     (node,) = (await fleet.registry.nodes()).values()
-    files = fleet.steps
-    container_id = await files._make(node)
+    container_id = await fleet.steps._creator.make(node, "")
     if last_call == "start":
         await engine.start(container_id)
     await fleet.close()
