@@ -60,8 +60,6 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
-    gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
-    """The gateways' `metrics_listen`: /api/stats counts connections and traffic there."""
     fleet: Name = "vpnexit"
     machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
 

@@ -94,7 +94,8 @@ class StartBody(Body):
 
 
 class PoolBody(Body):
-    """PUT /api/pools/{country}: fields that are left out, or null, stay as they are."""
+    """PUT /api/pools/{country}: fields that are left out, or null, stay as they are; for `rotate_hours` and
+    `target_connections` null is none."""
 
     desired: Count | None = None
     min: Count | None = None
@@ -103,7 +104,17 @@ class PoolBody(Body):
     provider: Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9_-]+$")] | None = None
     protocol: Protocol | None = None
     fallback: tuple[Country, ...] | None = None
+    rotate_hours: Annotated[float, Field(ge=0.01, le=8760, strict=True)] | None = None
+    target_connections: Annotated[int, Field(ge=1, le=100_000, strict=True), BeforeValidator(_whole)] | None = None
     version: Annotated[int, Field(ge=0, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """What is to be another than it was."""
+        given = self.model_dump(exclude_unset=True, exclude={"version"})
+        return {name: value for name, value in given.items() if value is not None or name in _MAY_BE_NONE}
+
+
+_MAY_BE_NONE = frozenset({"rotate_hours", "target_connections"})
 
 
 class ScaleBody(Body):

@@ -1,8 +1,5 @@
 """/api/nodes: list, show, start, stop, restart, logs, score."""
 
-from typing import Protocol as Interface
-from typing import cast
-
 from aiohttp import web
 
 from control.api.board import Body, joined
@@ -25,12 +22,6 @@ from health.registry import Snapshot
 
 table = Table("nodes")
 JSON_UTF8 = "application/json; charset=utf-8"
-
-
-class Restarts(Interface):
-    """What the fleet does for a restart: the successor of a node, begun before the node itself goes."""
-
-    async def restart(self, node_id: str) -> Node: ...
 
 
 @table.add("GET", "/api/nodes", "node.list", answer=list[NodeView], query=NodesQuery, statuses=(200, 304))
@@ -111,11 +102,10 @@ async def stop_node(call: Call[Empty, NoQuery]) -> Answer:
 async def restart_node(call: Call[Empty, NoQuery]) -> StartedView:
     """Replace a node by a fresh one
 
-    The successor serves before the old node is drained, where the account has a session to spare. The node that is
-    answered is the one the fleet names: see its `reason`, and events.
+    Answers the successor, which serves before the old node is drained. Where there is no room for one yet, or the
+    account has no session for both, the old node is answered, and its `reason` says so.
     """
-    fleet = cast(Restarts, call.here.fleet)
-    return _started(await fleet.restart(call.path["id"]))
+    return _started(await call.here.fleet.restart(call.path["id"]))
 
 
 @table.add("GET", "/api/nodes/{id}/logs", "node.logs", answer=LogsView, query=LogsQuery, refusals=(404,))

@@ -1,7 +1,6 @@
 """/api/pools and /api/countries."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from control.api.bodies import Country, Empty, NoQuery, PoolBody, ScaleBody
 from control.api.context import Context
@@ -46,7 +45,7 @@ async def put_pool(call: Call[PoolBody, NoQuery]) -> Answer:
 
     With `version` in the body, or with If-Match, only if nobody changed it since.
     """
-    changes = call.body.model_dump(exclude_none=True, exclude={"version"})
+    changes = call.body.changes()
     version = call.body.version
     if call.if_match is not None:
         version = await _matching(call, version)
@@ -84,8 +83,7 @@ async def rotate_pool(call: Call[Empty, NoQuery]) -> Answer:
 
     One after the other, each successor serving before its predecessor is drained.
     """
-    rotate = cast(Callable[[str], Awaitable[Any]], getattr(call.here.fleet, "rotate"))  # noqa: B009
-    await rotate(call.path["country"])
+    await call.here.fleet.rotate(call.path["country"])
     snapshot = await call.here.fleet.snapshot()
     answer = _answer(call.here, snapshot, call.here.fleet.pool_of(snapshot, call.path["country"]))
     return Answer(answer.value, 202, answer.headers)

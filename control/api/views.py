@@ -119,6 +119,8 @@ class PoolView(View):
     provider: str
     protocol: Protocol
     fallback: list[Country]
+    rotate_hours: float | None
+    target_connections: int | None
     version: int
     nodes: list[str]
     serving: int
@@ -215,6 +217,8 @@ def pool_view(pool: Pool, nodes: list[Node], waiting_for: str) -> PoolView:
         provider=pool.provider,
         protocol=pool.protocol,
         fallback=list(pool.fallback),
+        rotate_hours=pool.rotate_hours,
+        target_connections=pool.target_connections,
         version=pool.version,
         nodes=sorted(node.id for node in own),
         serving=sum(node.status is NodeStatus.SERVING for node in own),
