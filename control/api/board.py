@@ -10,9 +10,13 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
+from aiohttp import hdrs, web
+
 from control.api.feed import Feed
+from control.api.ready import Prepared
 from control.api.views import STATUS, node_view
 from control.fleet import Fleet
 from health.model import Node, Sample
@@ -25,16 +29,33 @@ _PACKED_FROM = 1024
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A JSON text ready to be sent. `packed` is the same by gzip; empty where that gains nothing."""
+    """A list of nodes, ready to be sent in each of its forms. `packed` is by gzip, where that gains something."""
 
-    plain: bytes
-    packed: bytes
     etag: str
+    plain: Prepared
+    packed: Prepared
+    unchanged: Prepared
 
     @classmethod
-    def of(cls, plain: bytes) -> "Body":
-        packed = gzip.compress(plain, compresslevel=1, mtime=0) if len(plain) >= _PACKED_FROM else b""
-        return cls(plain, packed, f'"{hashlib.blake2b(plain, digest_size=12).hexdigest()}"')
+    def of(cls, text: bytes, total: int) -> "Body":
+        """`text` is JSON; `total` is how many there are without limit and offset."""
+        etag = f'"{hashlib.blake2b(text, digest_size=12).hexdigest()}"'
+        fields = {"ETag": etag, "Vary": "Accept-Encoding", "X-Total-Count": str(total), "Cache-Control": "no-cache"}
+        unchanged = Prepared.of(HTTPStatus.NOT_MODIFIED, fields, b"")
+        fields["Content-Type"] = "application/json; charset=utf-8"
+        plain = packed = Prepared.of(HTTPStatus.OK, fields, text)
+        if len(text) >= _PACKED_FROM:
+            fields["Content-Encoding"] = "gzip"
+            packed = Prepared.of(HTTPStatus.OK, fields, gzip.compress(text, compresslevel=1, mtime=0))
+        return cls(etag, plain, packed, unchanged)
+
+    def asked_by(self, request: web.Request) -> Prepared:
+        """The form that `request` takes (RFC 9110, 13.1.2 and 12.5.3)."""
+        asked = request.headers
+        known = asked.get(hdrs.IF_NONE_MATCH)
+        if known is not None and (known == "*" or self.etag in known):
+            return self.unchanged
+        return self.packed if "gzip" in asked.get(hdrs.ACCEPT_ENCODING, "") else self.plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +139,8 @@ def picture_of(snapshot: Snapshot, samples: dict[str, Sample], made_at: float) -
         (node, node_view(node, samples.get(node.id), snapshot.scores.get(node.id)).model_dump_json().encode())
         for node in nodes
     )
-    return Picture(snapshot, samples, texts, Body.of(joined([text for _, text in texts])), made_at)
+    everything = Body.of(joined([text for _, text in texts]), len(texts))
+    return Picture(snapshot, samples, texts, everything, made_at)
 
 
 def joined(texts: list[bytes]) -> bytes:

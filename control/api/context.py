@@ -51,6 +51,7 @@ class Parts:
 
 CONTEXT = web.AppKey("context", Context)
 PARTS = web.AppKey("parts", Parts)
+REQUEST_ID = web.RequestKey("request_id", str)
 
 
 def context(request: web.Request) -> Context:

@@ -3,6 +3,7 @@ refusal, and header fields that keep browsers from harm.
 """
 
 import ipaddress
+import itertools
 import re
 import secrets
 import time
@@ -11,50 +12,63 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
+from multidict import istr
 
 from control import audit
-from control.api.context import context, parts
+from control.api.context import REQUEST_ID, Context, Parts
 from control.api.errors import REASON, ApiError, told
 from control.api.gate import ANYBODY, Principal
+from control.api.ready import HEADERS, Ready
 from control.api.table import Operation
 
-log = structlog.get_logger()
-REQUEST_ID = web.RequestKey("request_id", str)
+_X_REQUEST_ID = istr("X-Request-Id")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-Ip")
-HEADERS = {
-    "Server": "vpnexit",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
 _HEADERS = tuple(HEADERS.items())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@web.middleware
-async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
+def envelope(here: Context, made: Parts) -> Middleware:
     """The one middleware: every answer passes through here, also to paths that do not exist."""
-    began = time.monotonic()
-    offered = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = offered if _ID.fullmatch(offered) else secrets.token_hex(8)
-    operation: Operation | None = getattr(handler, "operation", None)
-    try:
-        if operation is None:
-            await parts(request).gate.admit(request)
-            response = await handler(request)
-        else:
-            response = await _granted(request, operation)
-    except Exception as error:
-        response = told(error, request.method, request.path, request[REQUEST_ID])
-    dress(request, response)
-    name = operation.name if operation else "none"
-    parts(request).metrics.answered(name, response.status, time.monotonic() - began)
-    return response
+    ids = _Ids()
+
+    @web.middleware
+    async def wrap(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.monotonic()
+        offered = request.headers.get(_X_REQUEST_ID)
+        request[REQUEST_ID] = offered if offered is not None and _ID.fullmatch(offered) else ids.next()
+        operation: Operation | None = getattr(handler, "operation", None)
+        try:
+            if operation is None:
+                await made.gate.admit(request)
+                response = await handler(request)
+            elif operation.changes:
+                response = await _change(here, made, request, operation)
+            else:
+                who = made.gate.at_once(request) or _allowed(await _principal(made, request, operation), operation)
+                response, _ = await operation.run(request, who)
+        except Exception as error:
+            response = told(error, request.method, request.path, request[REQUEST_ID])
+        if type(response) is not Ready:
+            dress(request, response)
+        name = operation.name if operation else "none"
+        made.metrics.answered(name, response.status, time.monotonic() - began)
+        return response
+
+    return wrap
+
+
+class _Ids:
+    """Request ids: chance once, then a number."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        return f"{self._prefix}-{next(self._numbers):x}"
 
 
 def dress(request: web.Request, response: web.StreamResponse) -> None:
@@ -68,37 +82,34 @@ def dress(request: web.Request, response: web.StreamResponse) -> None:
             fields[name] = value
 
 
-async def _granted(request: web.Request, operation: Operation) -> web.StreamResponse:
-    who = await _principal(request, operation)
-    if not operation.changes:
-        response, _ = await operation.run(request, who)
-        return response
+async def _change(here: Context, made: Parts, request: web.Request, operation: Operation) -> web.StreamResponse:
+    who = await _principal(made, request, operation)
     subject = next(iter(request.match_info.values()), "")
     try:
         _same_origin(request)
-        _may(who, operation)
+        _allowed(who, operation)
         response, subject = await operation.run(request, who)
     except Exception as error:
         refused = told(error, request.method, request.path, request[REQUEST_ID])
-        await _recorded(request, operation, who, subject, refused[REASON])
+        await _recorded(here, made, request, operation, who, subject, refused[REASON])
         return refused
-    parts(request).board.forget()
-    await _recorded(request, operation, who, subject, "done")
+    made.board.forget()
+    await _recorded(here, made, request, operation, who, subject, "done")
     return response
 
 
-async def _principal(request: web.Request, operation: Operation) -> Principal:
+async def _principal(made: Parts, request: web.Request, operation: Operation) -> Principal:
+    """Who sent `request`, if the operation is not open. Raises ApiError 401 or 429."""
     if operation.scope is None or (operation.open_on_loopback and is_local(request)):
         return ANYBODY
-    who = await parts(request).gate.admit(request)
-    if not operation.changes:
-        _may(who, operation)
-    return who
+    return await made.gate.admit(request)
 
 
-def _may(who: Principal, operation: Operation) -> None:
+def _allowed(who: Principal, operation: Operation) -> Principal:
+    """`who`, if their scope is enough. Raises ApiError 403."""
     if operation.scope is not None and not who.scope.includes(operation.scope):
         raise ApiError(403, "forbidden", f"this takes the scope {operation.scope.value}, yours is {who.scope.value}")
+    return who
 
 
 def is_local(request: web.Request) -> bool:
@@ -128,10 +139,11 @@ def _same_origin(request: web.Request) -> None:
         raise ApiError(403, "cross_origin", "another site's page sent this: changes are taken from this API's own only")
 
 
-async def _recorded(request: web.Request, operation: Operation, who: Principal, subject: str, outcome: str) -> None:
+async def _recorded(
+    here: Context, made: Parts, request: web.Request, operation: Operation, who: Principal, subject: str, outcome: str
+) -> None:
     subject = "".join(c if c.isprintable() else "?" for c in subject[:64])
     change = audit.Change(who.name, operation.name, subject, outcome, request[REQUEST_ID])
-    here = parts(request)
-    here.metrics.changed(operation.name, outcome == "done")
-    async with here.feed.echo() as mark:
-        await audit.tell(context(request).registry, change, mark)
+    made.metrics.changed(operation.name, outcome == "done")
+    async with made.feed.echo() as mark:
+        await audit.tell(here.registry, change, mark)

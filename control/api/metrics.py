@@ -1,11 +1,11 @@
 """/metrics: control in Prometheus' text format. Open where the listener is loopback; elsewhere it takes scope read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from control.api.board import Picture
@@ -20,33 +20,37 @@ PREFIX = "vpnexit_control_"
 table = Table("status")
 
 
-class Metrics:
+class Metrics(Collector):
     """What one API instance counts. Labels are operations and statuses: their number does not grow with the traffic."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            PREFIX + "requests", "Requests answered", ("operation", "status"), registry=self.registry
-        )
-        self._seconds = Counter(
-            PREFIX + "request_seconds", "Time spent on requests", ("operation",), registry=self.registry
-        )
-        self._changes = Counter(
-            PREFIX + "changes", "Changes asked for", ("operation", "granted"), registry=self.registry
-        )
-        self._known: dict[tuple[str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._answered: dict[tuple[str, int], list[float]] = {}
+        self._changed: dict[tuple[str, str], int] = {}
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
-        key = (operation, status)
-        known = self._known.get(key)
-        if known is None:
-            requests = self._requests.labels(operation, str(status))
-            known = self._known[key] = (requests.inc, self._seconds.labels(operation).inc)
-        known[0]()
-        known[1](seconds)
+        """A request was answered."""
+        row = self._answered.get((operation, status))
+        if row is None:
+            row = self._answered[(operation, status)] = [0, 0.0]
+        row[0] += 1
+        row[1] += seconds
 
     def changed(self, operation: str, granted: bool) -> None:
-        self._changes.labels(operation, "yes" if granted else "no").inc()
+        """A change was asked for."""
+        key = (operation, "yes" if granted else "no")
+        self._changed[key] = self._changed.get(key, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("operation", "status")
+        requests = CounterMetricFamily(PREFIX + "requests", "Requests answered", labels=labels)
+        seconds = CounterMetricFamily(PREFIX + "request_seconds", "Time spent on requests", labels=labels)
+        for (operation, status), (count, spent) in self._answered.items():
+            requests.add_metric((operation, str(status)), count)
+            seconds.add_metric((operation, str(status)), spent)
+        changes = CounterMetricFamily(PREFIX + "changes", "Changes asked for", labels=("operation", "granted"))
+        for key, number in self._changed.items():
+            changes.add_metric(key, number)
+        yield from (requests, seconds, changes)
 
 
 @table.add("GET", "/metrics", "metrics", media="text/plain", open_on_loopback=True)
@@ -62,7 +66,8 @@ async def metrics(call: Call[Empty, NoQuery]) -> web.Response:
         picture = None
     here = CollectorRegistry()
     here.register(_Fleet(picture, call.here.reconciler.leader, len(parts.streams), len(parts.gate.slowdown)))
-    text = generate_latest(parts.metrics.registry) + generate_latest(here)
+    here.register(parts.metrics)
+    text = generate_latest(here)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -21,11 +21,10 @@ from health.model import Node, Scope
 from health.registry import Snapshot
 
 table = Table("nodes")
-JSON_UTF8 = "application/json; charset=utf-8"
 
 
 @table.add("GET", "/api/nodes", "node.list", answer=list[NodeView], query=NodesQuery, statuses=(200, 304))
-async def list_nodes(call: Call[Empty, NodesQuery]) -> web.Response:
+async def list_nodes(call: Call[Empty, NodesQuery]) -> web.StreamResponse:
     """All nodes, or some of them
 
     By country, then by age. X-Total-Count says how many there are without limit and offset. With If-None-Match a list
@@ -33,12 +32,12 @@ async def list_nodes(call: Call[Empty, NodesQuery]) -> web.Response:
     """
     board = call.parts.board
     picture = board.fresh() or await board.picture()
-    query = call.query
-    if query is _ALL or query == _ALL:
-        return _sent(call.request, picture.everything, len(picture.nodes))
-    found = picture.some(query.country, query.status)
-    end = None if query.limit is None else query.offset + query.limit
-    return _sent(call.request, Body.of(joined(found[query.offset : end])), len(found))
+    body, query = picture.everything, call.query
+    if call.request.query_string:
+        found = picture.some(query.country, query.status)
+        end = None if query.limit is None else query.offset + query.limit
+        body = Body.of(joined(found[query.offset : end]), len(found))
+    return body.asked_by(call.request).answer(call.request)
 
 
 @table.add("GET", "/api/nodes/{id}", "node.show", answer=NodeView, refusals=(404,))
@@ -131,9 +130,6 @@ async def node_score(call: Call[Empty, NoQuery]) -> ScoreView:
     return score_view(node, samples.get(node.id), snapshot.scores.get(node.id))
 
 
-_ALL = NodesQuery()
-
-
 def _started(node: Node) -> StartedView:
     return StartedView(status=STATUS[node.status], node_id=node.id, country=node.country, server=node.vpn_server)
 
@@ -143,15 +139,3 @@ def _node(node_id: str, snapshot: Snapshot) -> Node:
     if node is None:
         raise ApiError(404, "not_found", f"there is no node {node_id}")
     return node
-
-
-def _sent(request: web.Request, body: Body, total: int) -> web.Response:
-    headers = {"ETag": body.etag, "Vary": "Accept-Encoding", "X-Total-Count": str(total), "Cache-Control": "no-cache"}
-    asked = request.headers
-    if "If-None-Match" in asked and body.etag in asked["If-None-Match"]:
-        return web.Response(status=304, headers=headers)
-    headers["Content-Type"] = JSON_UTF8
-    if body.packed and "gzip" in asked.get("Accept-Encoding", ""):
-        headers["Content-Encoding"] = "gzip"
-        return web.Response(body=body.packed, headers=headers)
-    return web.Response(body=body.plain, headers=headers)

@@ -50,7 +50,6 @@ OPERATIONS = tuple(operation for table in TABLES for operation in table.operatio
 
 def application(here: Context, password: str) -> web.Application:
     """The whole API for one context; `password` is that of user `admin`."""
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[envelope])
     feed = Feed(here.registry)
     made = Parts(
         feed=feed,
@@ -61,6 +60,7 @@ def application(here: Context, password: str) -> web.Application:
         gateways=Gateways(here.gateways),
     )
     feed.listen(made.streams.heard)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[envelope(here, made)])
     app[CONTEXT], app[PARTS] = here, made
     app[documents.DOCUMENT] = documents.document_of(OPERATIONS)
     for operation in OPERATIONS:

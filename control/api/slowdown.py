@@ -25,6 +25,7 @@ class Slowdown:
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._at_home: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._key = secrets.token_bytes(32)
+        self._last = ("", "")
 
     def __len__(self) -> int:
         """Addresses that failed lately."""
@@ -49,6 +50,9 @@ class Slowdown:
 
     def succeeded(self, address: str, credentials: str) -> None:
         """A log-in succeeded: it is at home there from now on."""
+        if self._last == (address, credentials):
+            return
+        self._last = (address, credentials)
         home = self._home(address, credentials)
         if home not in self._at_home:
             self._at_home[home] = None

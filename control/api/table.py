@@ -88,7 +88,7 @@ class Operation:
     open_on_loopback: bool
     handler: Callable[[Call[Any, Any]], Awaitable[Any]]
 
-    @property
+    @cached_property
     def changes(self) -> bool:
         return self.method in CHANGING
 
@@ -98,10 +98,11 @@ class Operation:
 
     async def run(self, request: web.Request, who: Principal) -> tuple[web.StreamResponse, str]:
         """Understand `request`, do it, and answer; also the subject for the audit log. Raises what handlers raise."""
-        path = in_path(request.match_info)
-        query = read_query(request, self.query) if not self.body_as_query else NoQuery()
-        body = await read_body(request, self.body, query=self.body_as_query) if self.changes else Empty()
-        call = Call(request, who, path, body, query, next(iter(path.values()), getattr(body, "name", "")))
+        path = in_path(request.match_info) if request.match_info else {}
+        query = NoQuery() if self.body_as_query else read_query(request, self.query)
+        body = await read_body(request, self.body, query=self.body_as_query) if self.changes else _EMPTY
+        subject = next(iter(path.values()), getattr(body, "name", "")) if self.changes else ""
+        call = Call(request, who, path, body, query, subject)
         value = await self.handler(call)
         return self.response(value), call.subject
 
@@ -116,6 +117,9 @@ class Operation:
             content_type=JSON,
             headers=answer.headers,
         )
+
+
+_EMPTY = Empty()
 
 
 class Table:
