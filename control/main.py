@@ -1,6 +1,7 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
     with stop_signals() as stop:
         try:
             async with serving(application(parts.api, password), host, port) as bound:
+                # What is there now stays: the collector need not walk all of it again and again.
+                gc.collect()
+                gc.freeze()
                 log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
                 await parts.reconciler.run(stop)
         except OSError as error:

@@ -46,7 +46,7 @@ class Body:
         plain = packed = Prepared.of(HTTPStatus.OK, fields, text)
         if len(text) >= _PACKED_FROM:
             fields["Content-Encoding"] = "gzip"
-            packed = Prepared.of(HTTPStatus.OK, fields, gzip.compress(text, compresslevel=1, mtime=0))
+            packed = Prepared.of(HTTPStatus.OK, fields, gzip.compress(text, compresslevel=6, mtime=0))
         return cls(etag, plain, packed, unchanged)
 
     def asked_by(self, request: web.Request) -> Prepared:

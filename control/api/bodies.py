@@ -217,7 +217,7 @@ def in_path(found: Mapping[str, str]) -> dict[str, str]:
 
 def read_query(request: web.Request, kind: type[B]) -> B:
     """The query as `kind`. Raises ApiError 400."""
-    return _checked(kind, _query(request)) if request.query_string else _nothing(kind)
+    return _checked(kind, _query(request)) if request.query_string else nothing(kind)
 
 
 async def read_body(request: web.Request, kind: type[B], *, query: bool = False) -> B:
@@ -266,7 +266,8 @@ async def _json(request: web.Request) -> dict[str, Any]:
 
 
 @cache
-def _nothing(kind: type[Any]) -> Any:
+def nothing(kind: type[B]) -> B:
+    """The query of a request that has none: one object for all."""
     return kind()
 
 

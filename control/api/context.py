@@ -52,13 +52,3 @@ class Parts:
 CONTEXT = web.AppKey("context", Context)
 PARTS = web.AppKey("parts", Parts)
 REQUEST_ID = web.RequestKey("request_id", str)
-
-
-def context(request: web.Request) -> Context:
-    """The context of the application that serves `request`."""
-    return request.app[CONTEXT]
-
-
-def parts(request: web.Request) -> Parts:
-    """The caches of the application that serves `request`."""
-    return request.app[PARTS]

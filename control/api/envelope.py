@@ -48,7 +48,7 @@ def envelope(here: Context, made: Parts) -> Middleware:
                 response = await _change(here, made, request, operation)
             else:
                 who = made.gate.at_once(request) or _allowed(await _principal(made, request, operation), operation)
-                response, _ = await operation.run(request, who)
+                response, _ = await operation.run(request, here, made, who)
         except Exception as error:
             response = told(error, request.method, request.path, request[REQUEST_ID])
         if type(response) is not Ready:
@@ -88,7 +88,7 @@ async def _change(here: Context, made: Parts, request: web.Request, operation: O
     try:
         _same_origin(request)
         _allowed(who, operation)
-        response, subject = await operation.run(request, who)
+        response, subject = await operation.run(request, here, made, who)
     except Exception as error:
         refused = told(error, request.method, request.path, request[REQUEST_ID])
         await _recorded(here, made, request, operation, who, subject, refused[REASON])

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from control.api.board import Body, joined
-from control.api.bodies import Empty, LogsQuery, NodesQuery, NoQuery, StartBody
+from control.api.bodies import Empty, LogsQuery, NodesQuery, NoQuery, StartBody, nothing
 from control.api.errors import ApiError
 from control.api.table import Answer, Call, Table
 from control.api.views import (
@@ -33,7 +33,7 @@ async def list_nodes(call: Call[Empty, NodesQuery]) -> web.StreamResponse:
     board = call.parts.board
     picture = board.fresh() or await board.picture()
     body, query = picture.everything, call.query
-    if call.request.query_string:
+    if query is not nothing(NodesQuery):
         found = picture.some(query.country, query.status)
         end = None if query.limit is None else query.offset + query.limit
         body = Body.of(joined(found[query.offset : end]), len(found))

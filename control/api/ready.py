@@ -29,12 +29,12 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An answer but for its date and request id. `head` has no empty line at its end."""
+    """An answer but for its date and request id."""
 
     status: int
     fields: Mapping[str, str]
-    head: bytes
     body: bytes
+    ready: "Ready"
 
     @classmethod
     def of(cls, status: HTTPStatus, fields: Mapping[str, str], body: bytes) -> "Prepared":
@@ -43,31 +43,34 @@ class Prepared:
         if status != HTTPStatus.NOT_MODIFIED:
             every["Content-Length"] = str(len(body))
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in every.items())]
-        return cls(status.value, every, "\r\n".join(lines).encode(), body)
+        return cls(status.value, every, body, Ready(status.value, "\r\n".join(lines).encode(), body))
 
     def answer(self, request: web.Request) -> web.StreamResponse:
         """This, for `request`."""
         if request.method == "GET" and request.version == HttpVersion11 and request.keep_alive:
-            return Ready(self)
+            return self.ready
         return web.Response(status=self.status, headers=self.fields, body=self.body or None)
 
 
 class Ready(web.StreamResponse):
-    """A response that is sent in one write, as it is."""
+    """A response that is sent in one write. It keeps nothing of a request, so that one serves all.
+
+    `head` is without date, request id and the empty line.
+    """
 
     _keep_alive = True
 
-    def __init__(self, prepared: Prepared) -> None:
-        super().__init__(status=prepared.status)
-        self._ready = prepared
+    def __init__(self, status: int, head: bytes, body: bytes) -> None:
+        super().__init__(status=status)
+        self._head = head
+        self._body_bytes = body
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        found = self._ready
         rest = f"\r\nDate: {_date(int(time.time()))}\r\nX-Request-Id: {request[REQUEST_ID]}\r\n\r\n"
-        transport.write(b"".join((found.head, rest.encode("ascii"), found.body)))
+        transport.write(b"".join((self._head, rest.encode("ascii"), self._body_bytes)))
         await request.writer.drain()
         return None
 

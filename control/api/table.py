@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
 from control.api.bodies import Body, Empty, NoQuery, Query, in_path, read_body, read_query
-from control.api.context import Context, Parts, context, parts
+from control.api.context import Context, Parts
 from control.api.gate import Principal
 from health.model import Scope
 
@@ -28,19 +28,13 @@ class Call(Generic[B, Q]):
     """One request, understood. `subject` is what the audit log names."""
 
     request: web.Request
+    here: Context
+    parts: Parts
     who: Principal
     path: dict[str, str]
     body: B
     query: Q
     subject: str
-
-    @property
-    def here(self) -> Context:
-        return context(self.request)
-
-    @property
-    def parts(self) -> Parts:
-        return parts(self.request)
 
     @property
     def if_match(self) -> str | None:
@@ -96,13 +90,15 @@ class Operation:
     def adapter(self) -> TypeAdapter[Any]:
         return TypeAdapter(self.answer)
 
-    async def run(self, request: web.Request, who: Principal) -> tuple[web.StreamResponse, str]:
+    async def run(
+        self, request: web.Request, here: Context, made: Parts, who: Principal
+    ) -> tuple[web.StreamResponse, str]:
         """Understand `request`, do it, and answer; also the subject for the audit log. Raises what handlers raise."""
         path = in_path(request.match_info) if request.match_info else {}
         query = NoQuery() if self.body_as_query else read_query(request, self.query)
         body = await read_body(request, self.body, query=self.body_as_query) if self.changes else _EMPTY
         subject = next(iter(path.values()), getattr(body, "name", "")) if self.changes else ""
-        call = Call(request, who, path, body, query, subject)
+        call = Call(request, here, made, who, path, body, query, subject)
         value = await self.handler(call)
         return self.response(value), call.subject
 
