@@ -163,7 +163,7 @@ class Score(Record):
 
 
 class Pool(Record):
-    """The nodes of one country, as the operator wishes them. `version` rises with every change.
+    """The nodes of one country, as the operator wishes them. `version` rises with every change; `stamp` is its writer's.
 
     `rotate_hours`: how long a node serves before a fresh one takes over, one at a time; None: until something is wrong.
     `target_connections`: so many connections a node is to carry; `desired` then follows the load between `min` (at
@@ -181,6 +181,7 @@ class Pool(Record):
     rotate_hours: Annotated[float, Field(ge=0.01, le=8760)] | None = None
     target_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
     version: int = 0
+    stamp: str = ""
 
 
 class User(Record):

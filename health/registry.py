@@ -189,7 +189,7 @@ class Registry:
 
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = _next(pool)
         async with self._call():
             answer = await self._retire(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
@@ -207,7 +207,7 @@ class Registry:
 
         Raises StaleVersionError otherwise.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = _next(pool)
         async with self._call():
             answer = await self._put_versioned(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
@@ -463,6 +463,11 @@ def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[
             with contextlib.suppress(UnknownSchemaError):
                 records[key[len(prefix) :]] = kind.load(value)
     return records
+
+
+def _next(pool: Pool) -> Pool:
+    # The stamp tells two writers that wish the same at the same moment from one that asks again.
+    return pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
 
 
 def _event(kind: str, subject: str, **details: Any) -> str:

@@ -37,17 +37,21 @@ async def events(call: Call[Empty, NoQuery]) -> web.StreamResponse:
         stream = streams.open(call.who.name, last_id)
     except TooManyError:
         raise ApiError(503, "too_many_streams", "too many streams are open here", {"Retry-After": "5"}) from None
+    if call.request.transport is not None:
+        stream.cut = call.request.transport.abort
     try:
         response = await _begun(call.request)
         while (frames := await stream.next(HEARTBEAT_S)) is not None:
+            stream.sending = True
             async with asyncio.timeout(STUCK_S):
                 await response.write(frames or _BEAT)
-    except (ConnectionError, TimeoutError):
+            stream.sending = False
+    except ConnectionError:
         pass
+    except TimeoutError:
+        stream.cut()
     finally:
         streams.shut(stream)
-        if stream.slow and call.request.transport is not None:
-            call.request.transport.abort()
     return response
 
 

@@ -29,11 +29,16 @@ class TooManyError(Exception):
 
 
 class Stream:
-    """One listener. `frames` gives what to send; it ends when the stream is closed or its reader was too slow."""
+    """One listener. `next` gives what to send; it ends when the stream is closed or its reader was too slow.
+
+    `sending` is for its owner to set while it waits for the reader: closed meanwhile, the stream is cut by `cut`.
+    """
 
     def __init__(self, who: str, first: list[bytes]) -> None:
         self.who = who
         self.slow = False
+        self.sending = False
+        self.cut: Callable[[], None] = lambda: None
         self.closed = asyncio.Event()
         self._waiting: deque[bytes] = deque(first)
         self._more = asyncio.Event()
@@ -51,6 +56,8 @@ class Stream:
     def close(self) -> None:
         self.closed.set()
         self._more.set()
+        if self.sending or self.slow:
+            self.cut()
 
     async def next(self, within: float) -> bytes | None:
         """All that waits, empty after `within` seconds of silence; None at the end."""
@@ -97,7 +104,7 @@ class Streams:
 
     def close(self, who: str | None = None) -> None:
         """End all streams, or those of one principal."""
-        for stream in self._open:
+        for stream in list(self._open):
             if who in (None, stream.who):
                 stream.close()
 

@@ -11,7 +11,7 @@ import pytest
 
 from control.api.openapi import openapi, refusals
 from control.api.server import OPERATIONS
-from tests.control.api.conftest import PASSWORD, NewApi
+from tests.control.api.conftest import PASSWORD
 
 # A request that the document allows may be refused for the state of things, or because its parts contradict each other.
 SETTINGS = """
@@ -84,20 +84,3 @@ def test_what_follows_from_what_an_operation_takes() -> None:
     assert by_name["node.list"] == [400, 401, 429, 503]
     assert by_name["token.list"] == [400, 401, 403, 429, 503]
     assert by_name["user.change"] == [400, 401, 403, 404, 409, 413, 415, 422, 429, 503]
-
-
-async def test_the_page_needs_nothing_from_elsewhere(fleet: Any, new_api: NewApi) -> None:
-    await fleet.registry.begin_epoch()
-    api = await new_api(fleet)
-    answer = await api.get("/docs")
-    assert answer.content_type == "text/html"
-    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    text = await answer.text()
-    for operation in OPERATIONS:
-        assert operation.path in text
-    assert not re.search(r"<(script|link|img|iframe)\b|src=|@import|url\(", text)
-    assert set(re.findall(r'href="([^"]*)"', text)) - {"/api/openapi.json"} == {
-        f"#{name}" for name in re.findall(r'href="#(\w+)"', text)
-    }
-    for name in set(re.findall(r'href="#(\w+)"', text)):
-        assert f'id="{name}"' in text
