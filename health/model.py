@@ -167,6 +167,8 @@ class Pool(Record):
     `rotate_hours`: how long a node serves before a fresh one takes over, one at a time; None: until something is wrong.
     `target_connections`: so many connections a node is to carry; `desired` then follows the load between `min` (at
     least 1) and `max`. None: `desired` stays as it is set. A `desired` of 0 always stays.
+
+    `stamp` is drawn anew for every version: it tells a write that was repeated from one that says the same by chance.
     """
 
     country: Country
@@ -180,6 +182,7 @@ class Pool(Record):
     rotate_hours: Annotated[float, Field(ge=0.01, le=8760)] | None = None
     target_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
     version: int = 0
+    stamp: str = ""
 
 
 class User(Record):

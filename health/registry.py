@@ -187,7 +187,7 @@ class Registry:
 
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._retire(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
@@ -205,7 +205,7 @@ class Registry:
 
         Raises StaleVersionError otherwise.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._put_versioned(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
@@ -333,10 +333,10 @@ class Registry:
         async with self._call():
             return str(await self._lead(keys=[PREFIX + f"lease:{role}"], args=[held, fresh, int(ttl * 1000)]))
 
-    async def leads(self, role: str, term: str) -> bool:
-        """Whether `role` is led in `term` now."""
+    async def leader(self, role: str) -> str:
+        """The term in which `role` is led now, or an empty string."""
         async with self._call():
-            return bool(await self._redis.get(PREFIX + f"lease:{role}") == term)
+            return str(await self._redis.get(PREFIX + f"lease:{role}") or "")
 
     async def snapshot(self) -> Snapshot:
         """Everything a gateway chooses by, in two round trips."""

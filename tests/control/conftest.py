@@ -16,6 +16,7 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
+from control.load import Carried
 from control.model import LABEL, Container, Outcome, Verdict
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
@@ -24,6 +25,7 @@ from control.providers import Choice, Material, ProviderError, Secret, Wish
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
+from control.troubles import Troubles
 from health.agent_client import AgentError, Hello
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool
@@ -213,6 +215,14 @@ class World:
         self.verdicts: dict[str, Verdict] = {}
         self.gate = FakeGate(self)
         self.ahead = 0.0
+        self.load = Carried()
+        self.moved: dict[str, str] = {}
+
+    async def carried(self) -> Carried:
+        return self.load
+
+    def wall(self) -> float:
+        return time.time() + self.ahead
 
     def clock(self) -> float:
         return time.monotonic() + self.ahead
@@ -235,6 +245,7 @@ class Control:
         wake = asyncio.Event()
         self.agents = Agents(self.files.agent_socket, wake.set, world.clock, self._connect)
         self.placement = Placement(registry, {"nordvpn": world.provider}, "m1", self.files.agent_socket)
+        troubles = Troubles(registry)
         self.steps = Steps(
             registry=registry,
             engine=world.engine,
@@ -245,6 +256,8 @@ class Control:
             site=Site("test", "exit-image", "uplink"),
             probe_name="probe.example",
             clock=world.clock,
+            wall=world.wall,
+            troubles=troubles,
         )
         self.reconciler = Reconciler(
             settings=self.settings,
@@ -256,6 +269,10 @@ class Control:
             steps=self.steps if with_engine else None,
             wake=wake,
             clock=world.clock,
+            wall=world.wall,
+            troubles=troubles,
+            moved=lambda nodes: {node: why for node, why in world.moved.items() if node in nodes},
+            load=world.carried,
         )
         self.fleet = Fleet(registry, self.placement, self.settings, self.reconciler.wake)
 
