@@ -43,7 +43,7 @@ class FakeEngine:
         self.refusal: Exception | None = None
         self.foreign_names: set[str] = set()
         self.output = "a line\n"
-        self.watchers: list[asyncio.Queue[str]] = []
+        self.watchers: list[asyncio.Queue[str | Exception]] = []
         self._made = 0
 
     async def containers(self) -> list[Container]:
@@ -87,11 +87,16 @@ class FakeEngine:
         return self.output
 
     async def events(self) -> AsyncIterator[str]:
-        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._check("events")
+        queue: asyncio.Queue[str | Exception] = asyncio.Queue()
         self.watchers.append(queue)
         yield ""
         while True:
-            yield await queue.get()
+            told = await queue.get()
+            if isinstance(told, Exception):
+                self.watchers.remove(queue)
+                raise told
+            yield told
 
     async def close(self) -> None:
         return None
@@ -103,6 +108,12 @@ class FakeEngine:
         found = self.of(node_id)
         assert found is not None
         self._set(found.id, "exited", code)
+
+    def leave(self) -> None:
+        """It stops answering, and its stream of events ends."""
+        self.gone = True
+        for watcher in self.watchers:
+            watcher.put_nowait(EngineGoneError("Docker closed the stream of events"))
 
     @property
     def running(self) -> list[str]:
