@@ -23,6 +23,7 @@ class Container:
     slot: str
     state: str
     exit_code: int | None = None
+    machine: str = ""
 
     @property
     def ended(self) -> bool:

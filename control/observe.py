@@ -23,7 +23,7 @@ def nothing_moved(nodes: dict[str, Node]) -> dict[str, str]:
 
 
 class Observer:
-    """Observes the nodes of one machine."""
+    """Observes the nodes of the machines that the engine reaches."""
 
     def __init__(
         self,

@@ -79,12 +79,12 @@ class Reconciler:
         read = load or (lambda: carried(settings.gateways))
         self._scaling = Scaling(registry, self._troubles, read, settings.load_interval, clock)
         self._observer = None
-        if steps is not None:
+        if steps is not None and engine is not None:
             self._observer = Observer(
                 registry=registry,
                 agents=agents,
                 steps=steps,
-                machines=frozenset({settings.machine}),
+                machines=engine.machines,
                 limits=limits(settings),
                 clock=clock,
                 wall=wall,
@@ -221,7 +221,8 @@ class Reconciler:
 
     def _adopt(self, container: Container) -> Node | None:
         settings = self._settings
-        return recovery.adopted(container, settings.machine, settings.provider, self._files, self._wall())
+        machine = container.machine or settings.machine
+        return recovery.adopted(container, machine, settings.provider, self._files, self._wall())
 
     async def _configured_nodes(self, snapshot: Snapshot) -> None:
         wanted = configured(self._settings, self._wall())

@@ -50,7 +50,11 @@ class FakeEngine:
         self._check("containers")
         return list(self.found.values())
 
-    async def create(self, name: str, body: dict[str, Any]) -> str:
+    @property
+    def machines(self) -> frozenset[str]:
+        return frozenset({"m1"})
+
+    async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
         self._check("create")
         if self.refusal is not None:
             raise self.refusal

@@ -283,7 +283,7 @@ async def test_an_orphan_is_removed_and_told_and_a_foreign_name_left_alone(fleet
     engine = fleet.world.engine
     engine.foreign_names.add("vpnexit-jp0000ab")
     body = {"Labels": {LABEL + "node": "jp0000aa", LABEL + "country": "jp", LABEL + "slot": "jp-0"}}
-    await engine.start(await engine.create("vpnexit-jp0000aa", body))
+    await engine.start(await engine.create("vpnexit-jp0000aa", body, "m1"))
     await rounds(fleet, 2)
     assert not engine.found
     assert await told.reason("orphan") == "a container that no record knows was removed"

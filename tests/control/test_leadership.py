@@ -226,7 +226,7 @@ async def test_a_name_that_is_taken_is_no_second_node(fleet: Any) -> None:
     await fleet.pool(1)
     (node,) = await fleet.serving()
     with pytest.raises(NameTakenError):
-        await fleet.world.engine.create(f"vpnexit-{node.id}", {})
+        await fleet.world.engine.create(f"vpnexit-{node.id}", {}, "m1")
     assert await fleet.steps._creator.make(node, "") == fleet.world.engine.of(node.id).id
 
 

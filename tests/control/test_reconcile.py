@@ -309,7 +309,7 @@ async def test_scaling_down_drains_and_frees_everything(fleet: Any) -> None:
 async def test_orphans_of_our_fleet_are_removed(fleet: Any) -> None:
     await fleet.registry.begin_epoch()
     body = {"Labels": {LABEL + "node": "jp0000aa", LABEL + "country": "jp", LABEL + "slot": "jp-0"}}
-    await fleet.world.engine.start(await fleet.world.engine.create("vpnexit-jp0000aa", body))
+    await fleet.world.engine.start(await fleet.world.engine.create("vpnexit-jp0000aa", body, "m1"))
 
     async def removed() -> bool:
         return not fleet.world.engine.found
