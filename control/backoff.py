@@ -16,6 +16,7 @@ class Backoff:
         self._rng = rng or random.Random()  # noqa: S311 - spreads tries, keeps no secret
         self._failures: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
+        self._unplaced: dict[str, str] = {}
         self.not_before: dict[str, float] = {}
 
     def failed(self, slot: str, now: float, reason: str, served: float = 0.0) -> float:
@@ -23,22 +24,26 @@ class Backoff:
         count = 1 if served >= RESET_AFTER_S else self._failures.get(slot, 0) + 1
         self._failures[slot] = min(count, 32)
         longest = min(LONGEST_S, FIRST_S * 2.0 ** min(count - 1, 16))
-        return self.wait(slot, now, reason, longest * (1 - JITTER * self._rng.random()))
+        if reason:
+            self._reasons[slot] = reason
+        return self.wait(slot, now, longest * (1 - JITTER * self._rng.random()))
 
-    def wait(self, slot: str, now: float, reason: str, delay: float) -> float:
+    def wait(self, slot: str, now: float, delay: float) -> float:
         """Nothing failed, but the slot has to wait `delay` seconds for something. Returns the delay."""
         self.not_before[slot] = now + delay
-        self._reasons[slot] = reason
         return delay
 
-    def succeeded(self, slot: str) -> bool:
-        """A node of the slot serves: its last failure is no longer news. True where there was one.
+    def unplaced(self, country: str, reason: str) -> None:
+        """Why no node can be placed in `country`, whatever the slot; empty where one was."""
+        self._unplaced[country] = reason
 
-        The count stays until the node has served for 10 s.
-        """
-        return self._reasons.pop(slot, None) is not None
+    def succeeded(self, slot: str) -> None:
+        """A node of the slot serves: its last failure is no longer news. The count stays until it served for 10 s."""
+        self._reasons.pop(slot, None)
 
     def reason(self, country: str) -> str:
-        """Why a slot of `country` failed last; empty where none did since its last success."""
+        """Why no node is placed in `country`, or why a slot failed last; empty where none did since its success."""
+        if self._unplaced.get(country):
+            return self._unplaced[country]
         found = [reason for slot, reason in self._reasons.items() if slot.rpartition("-")[0] == country]
         return found[-1] if found else ""

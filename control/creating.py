@@ -33,7 +33,8 @@ class Creator:
         agent, files = self._files.agent_dir(node.id), self._files.config_dir(node.id)
         name = container_name(node.id)
         try:
-            return await self._engine.create(name, container_body(self._site, node, epoch, agent, files))
+            body = container_body(self._site, node, epoch, agent, files)
+            return await self._engine.create(name, body, node.machine)
         except NameTakenError:
             container = await self.find(node.id)
             if container is None:

@@ -15,6 +15,8 @@ from health.model import Node, NodeKind, NodeStatus, Pool, Protocol
 from health.registry import Registry, Snapshot, StaleVersionError
 
 ATTEMPTS = 5
+MOST_SLOTS = 32
+"""More than a pool of 10 and its leaving nodes ever hold."""
 
 
 class FleetError(Exception):
@@ -87,6 +89,7 @@ class Fleet:
 
     async def _start_once(self, country: str, server: str, city: str, protocol: Protocol | None) -> Node:
         async with self._placement.lock:
+            claims = await self._claims(country)
             snapshot = await self.snapshot()
             pool = self.pool_of(snapshot, country)
             if pool.desired >= pool.max:
@@ -94,13 +97,16 @@ class Fleet:
             spoken = protocol or pool.protocol
             choice = await self._placement.choose(pool, Wish(country, spoken, server, city))
             slot = _free_slot(country, snapshot)
-            expected = (await self._registry.claims([slot])).get(slot, "")
             await self._registry.put_pool(pool.model_copy(update={"desired": pool.desired + 1}))
             node = self._placement.node(slot, pool, choice, spoken)
             follows = pool.protocol if protocol is None else None
             node = node.model_copy(update={"follows": follows, "asked_city": city})
-            placed = await self._placement.claim(slot, node, expected)
+            placed = await self._placement.claim(slot, node, claims.get(slot, ""))
             return placed or await self._holder(slot)
+
+    async def _claims(self, country: str) -> dict[str, str]:
+        """Who holds the slots of a country; to be read before the snapshot, so that nobody new is taken over from."""
+        return await self._registry.claims([slot_name(country, index) for index in range(MOST_SLOTS)])
 
     async def _holder(self, slot: str) -> Node:
         # Another control instance answered the raised wish first: its node is the one asked for.
@@ -171,6 +177,7 @@ class Fleet:
 
     async def _restart_once(self, node_id: str, reason: str) -> Node | None:
         async with self._placement.lock:
+            claims = await self._claims(node_id[:2])
             snapshot = await self.snapshot()
             node = _vpn(snapshot, node_id)
             if node.status.ended:
@@ -181,21 +188,20 @@ class Fleet:
             marked = await self._mark(node, reason)
             if marked is None or not has_room(snapshot.nodes.values(), self.pool_of(snapshot, node.country)):
                 return marked
-            return await self._place_successor(marked, snapshot)
+            return await self._place_successor(marked, snapshot, claims)
 
-    async def _place_successor(self, old: Node, snapshot: Snapshot) -> Node | None:
+    async def _place_successor(self, old: Node, snapshot: Snapshot, claims: dict[str, str]) -> Node | None:
         pool = self.pool_of(snapshot, old.country)
         asked, slot = wish(pool, old), _free_slot(old.country, snapshot)
         try:
             choice = await self._placement.choose(pool, asked)
+            node = self._placement.node(slot, pool, choice, asked.protocol).model_copy(update=traits(pool, old))
+            return await self._placement.claim(slot, node, claims.get(slot, ""))
         except NoSlotError as error:
             leaving = drained_first(old, str(error), self._wall())
             return leaving if await self._registry.advance_node(leaving, old.status) else None
         except ProviderError:
             return old  # it serves on; the reconciler tries again, and its pool says why it waits
-        node = self._placement.node(slot, pool, choice, asked.protocol).model_copy(update=traits(pool, old))
-        expected = (await self._registry.claims([slot])).get(slot, "")
-        return await self._placement.claim(slot, node, expected)
 
     async def scale(self, country: str, nodes: int) -> Pool:
         """Set `desired`."""

@@ -38,7 +38,7 @@ class Term:
 
     async def check(self) -> None:
         """Nothing, or LostLeadError; RegistryError where Redis does not say."""
-        if not await self._registry.leads(ROLE, self.name):
+        if await self._registry.leader(ROLE) != self.name:
             raise LostLeadError(f"this instance does not lead any more (term {self.name})")
 
 

@@ -87,7 +87,7 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
 def _engine(settings: ControlSettings) -> Engine | None:
     if settings.engine == "none":
         return None
-    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout)
+    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout, settings.machine)
 
 
 def _assemble(

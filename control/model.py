@@ -23,6 +23,7 @@ class Container:
     slot: str
     state: str
     exit_code: int | None = None
+    machine: str = ""
 
     @property
     def ended(self) -> bool:
@@ -109,13 +110,15 @@ class World:
 class Place:
     """Choose a server for a new node, take the slot for it and record it as requested.
 
-    `expected`: who holds the slot now. `replaces`: the node that gives way to the new one, or empty.
+    `expected`: who holds the slot now. `replaces`: the node that gives way to the new one, or empty. `instead`: the
+    node that drains first where its account has no slot for one more, or empty.
     """
 
     slot: str
     country: str
     expected: str
     replaces: str = ""
+    instead: str = ""
 
     @property
     def key(self) -> str:

@@ -23,7 +23,7 @@ def nothing_moved(nodes: dict[str, Node]) -> dict[str, str]:
 
 
 class Observer:
-    """Observes the nodes of one machine."""
+    """Observes the nodes of the machines that the engine reaches."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Observer:
             node.id: old if (old := self._since.get(node.id)) and old[0] is node.status else (node.status, now)
             for node in nodes.values()
         }
+        claims = await self._registry.claims(_slots(snapshot, nodes))
         self._wellness.look({i: score for i, score in snapshot.scores.items() if i in nodes}, now)
         return World(
             now=now,
@@ -71,16 +72,21 @@ class Observer:
             containers=tuple(containers),
             nodes=nodes,
             pools=snapshot.pools,
-            claims=await self._registry.claims(_slots(snapshot, nodes)),
+            claims=claims,
             agents=dict(self._agents.views),
             verdicts=self._steps.verdicts,
             since={node_id: at for node_id, (_, at) in self._since.items()},
             not_before=self._steps.backoff.not_before,
             unwell={i: at for i, at in self._wellness.unwell.items() if nodes[i].status is NodeStatus.SERVING},
             moved=self._moved(nodes),
-            busy=busy,
+            busy=busy | await self._just_taken(claims, snapshot),
             limits=self._limits,
         )
+
+    async def _just_taken(self, claims: dict[str, str], snapshot: Snapshot) -> frozenset[str]:
+        """Slots that somebody (an operator, say) gave to a node after the snapshot was read: not to be taken over."""
+        strangers = {slot: holder for slot, holder in claims.items() if holder not in snapshot.nodes}
+        return frozenset([slot for slot, holder in strangers.items() if await self._registry.node(holder) is not None])
 
 
 def _slots(snapshot: Snapshot, nodes: dict[str, Node]) -> set[str]:

@@ -66,9 +66,8 @@ class _View:
     @property
     def steady(self) -> int:
         """How many have taken over."""
-        return sum(
-            node.status is NodeStatus.SERVING and self.age(node) >= self.world.limits.hand_over for node in self.counted
-        )
+        serving = [n for n in self.counted if n.status is NodeStatus.SERVING and _carries(self.world, n)]
+        return sum(self.age(node) >= self.world.limits.hand_over for node in serving)
 
     def age(self, node: Node) -> float:
         return self.world.now - self.world.since.get(node.id, self.world.now)
@@ -88,7 +87,9 @@ def _retiring(view: _View) -> Iterator[Step]:
 
 
 def _surplus(view: _View) -> Iterator[Step]:
-    for node in sorted(view.counted, key=_worth)[: max(0, len(view.counted) - view.pool.desired)]:
+    for node in sorted(view.counted, key=lambda node: _worth(view.world, node))[
+        : max(0, len(view.counted) - view.pool.desired)
+    ]:
         yield Advance(node, NodeStatus.DRAINING)
 
 
@@ -107,7 +108,7 @@ def _giving_way(view: _View) -> Iterator[Step]:
 def _order(view: _View, node: Node) -> tuple[bool, bool, int]:
     # Those that carry nothing first, then those whose own successor serves, then the highest slot.
     heir = view.heirs.get(node.id)
-    return node not in view.shaky, heir is None or heir.status is not NodeStatus.SERVING, -slot_index(node.slot)
+    return _carries(view.world, node), heir is None or heir.status is not NodeStatus.SERVING, -slot_index(node.slot)
 
 
 def _why(view: _View, node: Node) -> str:
@@ -116,22 +117,32 @@ def _why(view: _View, node: Node) -> str:
         said = f": {agent.reason}" if agent is not None and agent.reason else ""
         return f"its tunnel is down and a successor serves{said}"
     heir = view.heirs.get(node.id)
-    return f"replaced by {heir.id}: {node.retire}" if heir else f"replaced: {node.retire}"
+    return f"replaced by {heir.id}: {node.retire}" if heir else f"gives way: {node.retire}"
 
 
 def _missing(view: _View) -> Iterator[Step]:
     world, pool = view.world, view.pool
     placing = [key for key in world.busy if _is_slot(key, pool.country) and key not in view.held]
-    waiting = sum(dying(world, node) for node in view.leaving) + len(view.running)
-    missing = pool.desired - len(view.counted) - waiting - len(placing)
-    others = len(view.active) + len(view.leaving) + len(view.running) + len(placing)
-    room = pool.desired + EXTRA - others
-    # One that drained first, for want of a slot, is still waited for.
-    heirless = [n for n in [*view.marked, *view.leaving] if n.retire and n.id not in view.heirs and not dying(world, n)]
-    replaced = [node.id for node in sorted(heirless, key=lambda node: slot_index(node.slot))]
-    for slot in _free(pool.country, view.held | set(placing), max(0, min(missing, room))):
+    waiting = sum(dying(world, node) for node in view.leaving) + len(view.running) + len(placing)
+    absent = pool.desired - len(view.active) - waiting
+    room = pool.desired + EXTRA - len(view.active) - len(view.leaving) - len(view.running) - len(placing)
+    # First what is not there at all; then one successor, when all that is there serves.
+    count, old, instead = absent, _heirless(view, view.leaving), ""
+    if absent <= 0:
+        settled = all(node.status is NodeStatus.SERVING for node in view.counted)
+        count = min(1, pool.desired - len(view.counted) - waiting) if settled else 0
+        old = _heirless(view, view.marked)
+        serving = sorted((n for n in view.marked if n.status is NodeStatus.SERVING), key=lambda n: _order(view, n))
+        instead = old[0] if old else serving[0].id if serving else ""
+    for slot in _free(pool.country, view.held | set(placing), max(0, min(count, room))):
         if world.now >= world.not_before.get(slot, world.now):
-            yield Place(slot, pool.country, world.claims.get(slot, ""), replaced.pop(0) if replaced else "")
+            yield Place(slot, pool.country, world.claims.get(slot, ""), old.pop(0) if old else "", instead)
+
+
+def _heirless(view: _View, nodes: list[Node]) -> list[str]:
+    """Those that are to be replaced and have no successor yet: also one that drained first, for want of a slot."""
+    found = [node for node in nodes if node.retire and node.id not in view.heirs and not dying(view.world, node)]
+    return [node.id for node in sorted(found, key=lambda node: slot_index(node.slot))]
 
 
 def _free(country: str, held: set[str], count: int) -> list[str]:
@@ -144,9 +155,14 @@ def _free(country: str, held: set[str], count: int) -> list[str]:
     return found
 
 
-def _worth(node: Node) -> tuple[int, int]:
-    # Those that do not serve yet go first, then the highest slot.
-    return ACTIVE.index(node.status), -slot_index(node.slot)
+def _worth(world: World, node: Node) -> tuple[int, bool, int]:
+    # Those that do not serve yet go first, then those that carry nothing now, then the highest slot.
+    return ACTIVE.index(node.status), _carries(world, node), -slot_index(node.slot)
+
+
+def _carries(world: World, node: Node) -> bool:
+    agent = world.agents.get(node.id)
+    return agent is not None and agent.tunnel is Tunnel.UP
 
 
 def _shaky(world: World, node: Node) -> bool:

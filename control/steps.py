@@ -137,16 +137,21 @@ class Steps:
         try:
             placed = await self._placed(step, pool, check)
         except NoSlotError as error:
-            self.backoff.wait(step.slot, self._clock(), str(error), SLOT_RETRY_S)
-            await self._troubles.note(step.slot, str(error))
-            return await self._drain_first(step.replaces, str(error))
+            self.backoff.wait(step.slot, self._clock(), SLOT_RETRY_S)
+            await self._unplaced(step.country, str(error))
+            return await self._drain_first(step.instead, str(error))
         except ProviderError as error:
-            delay = self.backoff.failed(step.slot, self._clock(), str(error))
+            delay = self.backoff.failed(step.slot, self._clock(), "")
             log.warning("no_server", slot=step.slot, reason=str(error), retry_s=delay)
-            await self._troubles.note(step.slot, str(error))
+            await self._unplaced(step.country, str(error))
             return False
-        await self._troubles.note(step.slot, "")
+        if placed:
+            await self._unplaced(step.country, "")
         return placed
+
+    async def _unplaced(self, country: str, reason: str) -> None:
+        self.backoff.unplaced(country, reason)
+        await self._troubles.note(country, reason)
 
     async def _placed(self, step: Place, pool: Pool, check: Check) -> bool:
         async with self._placement.lock:

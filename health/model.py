@@ -163,11 +163,13 @@ class Score(Record):
 
 
 class Pool(Record):
-    """The nodes of one country, as the operator wishes them. `version` rises with every change; `stamp` is its writer's.
+    """The nodes of one country, as the operator wishes them. `version` rises with every change.
 
     `rotate_hours`: how long a node serves before a fresh one takes over, one at a time; None: until something is wrong.
     `target_connections`: so many connections a node is to carry; `desired` then follows the load between `min` (at
     least 1) and `max`. None: `desired` stays as it is set. A `desired` of 0 always stays.
+
+    `stamp` is drawn anew for every version: it tells a write that was repeated from one that says the same by chance.
     """
 
     country: Country

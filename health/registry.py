@@ -189,7 +189,7 @@ class Registry:
 
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
-        stored = _next(pool)
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._retire(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
@@ -207,7 +207,7 @@ class Registry:
 
         Raises StaleVersionError otherwise.
         """
-        stored = _next(pool)
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._put_versioned(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
@@ -358,10 +358,10 @@ class Registry:
         async with self._call():
             return str(await self._lead(keys=[PREFIX + f"lease:{role}"], args=[held, fresh, int(ttl * 1000)]))
 
-    async def leads(self, role: str, term: str) -> bool:
-        """Whether `role` is led in `term` now."""
+    async def leader(self, role: str) -> str:
+        """The term in which `role` is led now, or an empty string."""
         async with self._call():
-            return bool(await self._redis.get(PREFIX + f"lease:{role}") == term)
+            return str(await self._redis.get(PREFIX + f"lease:{role}") or "")
 
     async def snapshot(self) -> Snapshot:
         """Everything a gateway chooses by, in two round trips."""
@@ -463,11 +463,6 @@ def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[
             with contextlib.suppress(UnknownSchemaError):
                 records[key[len(prefix) :]] = kind.load(value)
     return records
-
-
-def _next(pool: Pool) -> Pool:
-    # The stamp tells two writers that wish the same at the same moment from one that asks again.
-    return pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
 
 
 def _event(kind: str, subject: str, **details: Any) -> str:
