@@ -39,8 +39,10 @@ async def proxy_pac(call: Call[Empty, CountryQuery]) -> web.Response:
 def proxy_host(field: str) -> str:
     """The host of a Host field, if it is one that may stand in the script. Raises ApiError 400."""
     if field.startswith("["):
-        text, _, _ = field[1:].partition("]")
+        text, closed, _ = field[1:].partition("]")
         try:
+            if not closed:
+                raise ValueError(field)
             return f"[{ipaddress.IPv6Address(text)}]"
         except ValueError:
             raise bad_request("the Host field is no address") from None

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import structlog
 
+from health.config import RedisSettings
 from health.registry import Registry
-from tests.control.api.conftest import Client, NewApi
+from tests.control.api.conftest import Client, NewApi, asking
 
 
 async def test_a_secret_is_shown_once_and_stored_nowhere(ask: Client, registry: Registry, shared_redis: Any) -> None:
@@ -40,3 +41,24 @@ async def test_a_removed_token_is_worth_nothing_at_once(ask: Client, fleet: Any,
 async def test_tokens_that_cannot_be(ask: Client, body: dict[str, Any]) -> None:
     await ask("POST", "/api/tokens", 400, json=body)
     assert await ask("GET", "/api/tokens") == []
+
+
+async def test_tokens_survive_a_redis_that_lost_everything(
+    redis_server: Any, new_control: Any, new_api: NewApi
+) -> None:
+    registry = Registry.open(RedisSettings(url=redis_server.url))
+    control = new_control(registry)
+    try:
+        await control.settle(registry.epoch)
+        ask = asking(await new_api(control))
+        made = await ask("POST", "/api/tokens", 201, json={"name": "ci"})
+        await control.later(0)
+        redis_server.stop()
+        redis_server.start()
+        await control.settle(registry.epoch)
+        found = await ask("GET", "/api/stats", headers={"Authorization": f"Bearer {made['token']}"})
+        assert found["total_nodes"] == 0
+        assert [token["id"] for token in await ask("GET", "/api/tokens")] == [made["id"]]
+    finally:
+        await control.close()
+        await registry.close()
