@@ -1,8 +1,8 @@
 """What outlives an empty Redis: a copy of the fleet's wishes and nodes on disk, and how the registry is refilled.
 
 The copy (`<state_dir>/fleet.json`, mode 0600: it holds hashes of passwords and tokens) follows the registry while that
-is complete. A registry without an epoch is refilled from the copy and from the containers that run, and only then declared complete,
-so that gateways never take it for a fleet without nodes.
+is complete. A registry without an epoch is refilled from the copy and from the containers that run, and only then
+declared complete, so that gateways never take it for a fleet without nodes.
 """
 
 import asyncio

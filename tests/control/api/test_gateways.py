@@ -36,7 +36,7 @@ def test_a_gateways_own_page_is_understood() -> None:
 
 @pytest.mark.parametrize("text", ["", "<html>", "up 1\n", "vpnexit_gateway_open_connections x\n"])
 def test_other_pages_are_not(text: str) -> None:
-    with pytest.raises(ValueError, match="gateway|float|line|sample|name"):
+    with pytest.raises(ValueError, match=r"gateway|float|line|sample|name"):
         read_counts(text)
 
 
