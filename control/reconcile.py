@@ -135,6 +135,7 @@ class Reconciler:
         await self._keeper.keep(snapshot)
         if self._steps is not None:
             await self._sweep(snapshot)
+            await self._steps.settle_accounts(snapshot.nodes, containers)
             world = await self._world(snapshot, containers, busy, self._steps)
             for step in plan(world):
                 if step.key not in self._running:

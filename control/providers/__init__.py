@@ -1,6 +1,6 @@
 """Where VPN servers and credentials come from."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -23,7 +23,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A server for one node. `endpoint` is a number, a port and udp or tcp: nobody looks it up again."""
+    """A server for one node. `endpoint` is a number, a port and udp or tcp: nobody looks it up again.
+
+    `virtual`: the server only seems to be in the country; it stands elsewhere.
+    """
 
     account: str
     server: str
@@ -31,6 +34,7 @@ class Choice:
     address: str
     port: int
     transport: str
+    virtual: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -58,17 +62,32 @@ class Material:
 
 
 class Provider(Interface):
-    """Every method raises ProviderError within a few seconds."""
+    """Every method raises ProviderError, within seconds, unless it says otherwise."""
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, str]
+    ) -> Choice:
         """A server and account for a new node beside `others`, the nodes that have not ended.
 
-        Servers in `avoid` failed lately: they are taken only where there is no other.
+        Servers in `avoid` failed lately, the heavier the more: they are taken only where there is no other. Accounts in
+        `closed` take no node now, each with the reason.
         """
         ...
 
     async def material(self, node: Node) -> Material:
         """The files for the tunnel of `node`, whose server and account were chosen before."""
+        ...
+
+    def accounts(self) -> Mapping[str, int]:
+        """The accounts there are, and how many sessions each may have at once. Never raises."""
+        ...
+
+    async def moved(self, nodes: Iterable[Node]) -> set[str]:
+        """The ids of those of `nodes` whose server has another address or port by now. Never raises.
+
+        Call it as often as you like, beside whatever must not wait: it asks the provider once an hour at most. A server
+        that is not known, or a provider in trouble, moves nobody.
+        """
         ...
 
     async def countries(self) -> tuple[str, ...]:

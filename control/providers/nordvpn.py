@@ -7,8 +7,9 @@ from starting, as long as it answered once. A server is given to one node of the
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -37,6 +38,9 @@ CREDENTIALS_TTL_S = 3600.0
 PLACEHOLDERS = frozenset({"changeme", "change-me", "token", "your-token", "your_token", "xxx", "secret", "placeholder"})
 
 
+_NONE: Mapping[str, Any] = {}
+
+
 class NordVpn:
     """The provider. `clock` is monotonic."""
 
@@ -49,7 +53,15 @@ class NordVpn:
         self._seen: dict[str, Server] = {}
         self._credentials: dict[str, tuple[float, dict[str, str]]] = {}
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
+    def accounts(self) -> dict[str, int]:
+        return {account.name: account.slots for account in self._settings.accounts}
+
+    async def moved(self, nodes: Iterable[Node]) -> set[str]:
+        return set()
+
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float] = _NONE, closed: Mapping[str, str] = _NONE
+    ) -> Choice:
         nodes = list(others)
         account = self._account(nodes)
         in_use = {name for node in nodes if node.account == account.name for name in _names(node)}

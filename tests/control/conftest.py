@@ -6,7 +6,7 @@ condition holds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +121,19 @@ class FakeEngine:
 
 
 class FakeProvider:
-    """Servers jp1, jp2 … of every country; `trouble` makes it refuse."""
+    """Servers jp1, jp2 … of every country; `trouble` makes it refuse, `slots` is what its account allows."""
 
     def __init__(self) -> None:
+        self.slots = 100
+        self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
-        if self.trouble:
-            raise ProviderError(self.trouble)
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, str]
+    ) -> Choice:
+        if self.trouble or "acct" in closed:
+            raise ProviderError(self.trouble or closed["acct"])
         used = {node.vpn_server for node in others}
         names = (wish.server,) if wish.server else tuple(f"{wish.country}{n}.vpn.example" for n in range(1, 20))
         unused = [name for name in names if name not in used]
@@ -143,6 +147,12 @@ class FakeProvider:
         if self.trouble:
             raise ProviderError(self.trouble)
         return Material(("103.86.96.100",), (Secret("auth.txt", 0, b"user\nsecret-password\n"),))
+
+    def accounts(self) -> dict[str, int]:
+        return {"acct": self.slots}
+
+    async def moved(self, nodes: Iterable[Node]) -> set[str]:
+        return {node.id for node in nodes if node.vpn_server in self.elsewhere}
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:
