@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from control.model import Container
-from control.providers import ProviderError
+from control.providers import Closed, NoSlotError, ProviderError, in_full_use
 from health.account_slots import MAX_SLOTS, AccountSlots, Answer, Book
 from health.model import Node, NodeKind, NodeStatus
 
@@ -42,8 +42,8 @@ class Accounts:
         self._ledger = ledger
         self._limits = limits
 
-    async def closed(self) -> dict[str, str]:
-        """The accounts that take no node now, each with the reason."""
+    async def closed(self) -> dict[str, Closed]:
+        """The accounts that take no node now."""
         limits = self._limits()
         return closed(await self._ledger.read(limits), limits)
 
@@ -54,7 +54,8 @@ class Accounts:
     async def reserve(self, node: Node, others: Iterable[Node] = ()) -> None:
         """A session for `node`, after those of `others` that run without one. Idempotent.
 
-        Raises ProviderError: the account rests, is in full use or unknown, or has a node on that server.
+        Raises NoSlotError: the account is in full use; ProviderError: it rests, is unknown, or has a node on that
+        server.
         """
         slots = self._limits().get(node.account)
         if slots is None:
@@ -66,7 +67,7 @@ class Accounts:
         if answer is Answer.SERVER:
             raise ProviderError(f"{node.vpn_server} is in use by node {detail} of account {node.account}")
         if answer is Answer.FULL:
-            raise ProviderError(f"account {node.account}: all {slots} sessions are in use")
+            raise NoSlotError(f"account {node.account}: all {slots} sessions are in use")
 
     async def give_back(self, node: Node) -> None:
         """Free what was reserved for a node that came to nothing."""
@@ -102,15 +103,15 @@ class Accounts:
             await self._ledger.refill(account, sizes[account], present)
 
 
-def closed(book: Book, limits: Mapping[str, int]) -> dict[str, str]:
-    """The accounts of `limits` that rest or are in full use, each with the reason. Pure."""
+def closed(book: Book, limits: Mapping[str, int]) -> dict[str, Closed]:
+    """The accounts of `limits` that rest or are in full use. Pure."""
     found = {}
     for account, slots in limits.items():
-        used = len(book.held.get(account, {}))
-        if used >= slots:
-            found[account] = f"account {account}: {used} of {slots} sessions are in use"
+        why = in_full_use(account, len(book.held.get(account, {})), slots)
         if account in book.resting:
-            found[account] = resting(account, *book.resting[account])
+            why = Closed(resting(account, *book.resting[account]))
+        if why is not None:
+            found[account] = why
     return found
 
 

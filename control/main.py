@@ -21,7 +21,8 @@ from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
 from control.providers import Provider, ProviderError
-from control.providers.nordvpn import NordVpn, read_token
+from control.providers.logins import read_token
+from control.providers.nordvpn import NordVpn
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
@@ -56,7 +57,7 @@ async def run(settings: ControlSettings, nordvpn: NordVpnSettings, redis: RedisS
     except (PasswordError, ProviderError, ValueError) as error:
         raise StartError(str(error)) from None
     registry = Registry.open(redis)
-    provider = NordVpn(nordvpn)
+    provider = NordVpn(nordvpn, state_dir / "providers")
     engine = _engine(settings)
     try:
         parts = _assemble(settings, nordvpn, state_dir, registry, {"nordvpn": provider, "lab": provider}, engine)

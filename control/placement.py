@@ -81,6 +81,7 @@ class Placement:
             protocol=protocol,
             vpn_server=choice.server,
             endpoint=choice.endpoint,
+            virtual=choice.virtual,
             agent=self._agent_socket(node_id),
             requested_at=now,
             changed_at=now,
@@ -108,6 +109,10 @@ class Placement:
         told = await self._accounts.refused(node, reason)
         await self._registry.publish("account", node.account, node=node.id, reason=told)
         return told
+
+    def moved(self, nodes: dict[str, Node]) -> dict[str, str]:
+        """Those of `nodes` whose server has another address by now, by id, and why they do not match. Never waits."""
+        return {node_id: why for one in self._providers.values() for node_id, why in one.moved(nodes).items()}
 
     async def settle(self, nodes: Mapping[str, Node], containers: Iterable[Container]) -> None:
         """Make the ledger of sessions agree with the nodes and with the containers of this machine."""

@@ -11,6 +11,18 @@ class ProviderError(Exception):
     """No server or no credentials, in plain words."""
 
 
+class NoSlotError(ProviderError):
+    """Every session of every account is in use; one may become free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why an account takes no node now. `full`: its sessions are in use, and one may become free."""
+
+    reason: str
+    full: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a new node is to be. `server` and `city` are empty where any will do."""
@@ -65,12 +77,12 @@ class Provider(Interface):
     """Every method raises ProviderError, within seconds, unless it says otherwise."""
 
     async def choose(
-        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, str]
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
         """A server and account for a new node beside `others`, the nodes that have not ended.
 
         Servers in `avoid` failed lately, the heavier the more: they are taken only where there is no other. Accounts in
-        `closed` take no node now, each with the reason.
+        `closed` take no node now. Raises NoSlotError where it is for want of a free session alone.
         """
         ...
 
@@ -82,11 +94,11 @@ class Provider(Interface):
         """The accounts there are, and how many sessions each may have at once. Never raises."""
         ...
 
-    async def moved(self, nodes: Iterable[Node]) -> set[str]:
-        """The ids of those of `nodes` whose server has another address or port by now. Never raises.
+    def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        """Those of `nodes` whose server has another address or port by now, by id, and why they do not match.
 
-        Call it as often as you like, beside whatever must not wait: it asks the provider once an hour at most. A server
-        that is not known, or a provider in trouble, moves nobody.
+        By what is known; newer knowledge is fetched behind it, once an hour at most. Never waits, never raises. A
+        server that is not known, or a provider in trouble, moves nobody. Nodes of other providers are passed over.
         """
         ...
 
@@ -95,6 +107,18 @@ class Provider(Interface):
         ...
 
     async def close(self) -> None: ...
+
+
+def in_full_use(account: str, used: int, slots: int) -> Closed | None:
+    """Why `account`, `used` of whose `slots` sessions are in use, takes no node; None where it does."""
+    return Closed(f"account {account}: {used} of {slots} sessions are in use", full=True) if used >= slots else None
+
+
+def nobody(shut: Iterable[Closed]) -> ProviderError:
+    """What to raise where all accounts are shut."""
+    reasons = list(shut)
+    kind = NoSlotError if all(one.full for one in reasons) else ProviderError
+    return kind("no account takes a node: " + "; ".join(one.reason for one in reasons))
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int, str]:

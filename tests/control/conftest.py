@@ -20,7 +20,7 @@ from control.model import LABEL, Container, Outcome, Verdict
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.placement import Placement
-from control.providers import Choice, Material, ProviderError, Secret, Wish
+from control.providers import Choice, Closed, Material, ProviderError, Secret, Wish, nobody
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
@@ -130,10 +130,12 @@ class FakeProvider:
         self.chosen: list[str] = []
 
     async def choose(
-        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, str]
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
-        if self.trouble or "acct" in closed:
-            raise ProviderError(self.trouble or closed["acct"])
+        if self.trouble:
+            raise ProviderError(self.trouble)
+        if "acct" in closed:
+            raise nobody(closed.values())
         used = {node.vpn_server for node in others}
         names = (wish.server,) if wish.server else tuple(f"{wish.country}{n}.vpn.example" for n in range(1, 20))
         unused = [name for name in names if name not in used]
@@ -151,8 +153,8 @@ class FakeProvider:
     def accounts(self) -> dict[str, int]:
         return {"acct": self.slots}
 
-    async def moved(self, nodes: Iterable[Node]) -> set[str]:
-        return {node.id for node in nodes if node.vpn_server in self.elsewhere}
+    def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:

@@ -9,7 +9,7 @@ import pytest
 
 from control.accounts import closed, differences, failed_there, span
 from control.model import Container
-from control.providers import Choice, ProviderError
+from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
 from health.account_slots import Book, Held
 from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus
@@ -73,9 +73,16 @@ def test_one_that_holds_two_or_another_accounts_gives_one_back() -> None:
 def test_closed_accounts_say_why() -> None:
     both = book(1, resting={"rests": ("AUTH_FAILED", 598.0)})
     assert closed(both, {"acct": 1, "rests": 5, "free": 5}) == {
-        "acct": "account acct: 1 of 1 sessions are in use",
-        "rests": "account rests starts no node for another 9 min 58 s: AUTH_FAILED",
+        "acct": Closed("account acct: 1 of 1 sessions are in use", full=True),
+        "rests": Closed("account rests starts no node for another 9 min 58 s: AUTH_FAILED"),
     }
+
+
+def test_only_full_accounts_are_worth_waiting_for() -> None:
+    full, rests = Closed("one", full=True), Closed("two")
+    assert isinstance(nobody([full, full]), NoSlotError)
+    assert not isinstance(nobody([full, rests]), NoSlotError)
+    assert str(nobody([full, rests])) == "no account takes a node: one; two"
 
 
 def test_only_what_had_started_speaks_against_its_server() -> None:
@@ -220,7 +227,7 @@ async def test_an_empty_ledger_is_refilled_before_a_new_node_is_placed(fleet: An
     assert await holders(fleet) == []
     pool = fleet.fleet.pool_of(await fleet.fleet.snapshot(), "us")
     async with fleet.placement.lock:
-        with pytest.raises(ProviderError, match="account acct: all 2 sessions are in use"):
+        with pytest.raises(NoSlotError, match="account acct: all 2 sessions are in use"):
             await _place(fleet, pool)
 
 
