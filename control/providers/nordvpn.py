@@ -85,7 +85,13 @@ class NordVpn:
         return moved(self._catalogue.listed(), [node for node in nodes.values() if node.account in self.accounts()])
 
     async def countries(self) -> tuple[str, ...]:
-        return tuple(sorted(await self._catalogue.lands()))
+        try:
+            return tuple(sorted(await self._catalogue.lands()))
+        except ProviderError:
+            served = {server.country for server in self._catalogue.listed().values()}
+            if not served:
+                raise
+            return tuple(sorted(served))
 
     async def close(self) -> None:
         await self._catalogue.close()

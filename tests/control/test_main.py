@@ -81,6 +81,7 @@ async def test_a_taken_port_is_one_clear_line(redis_url: str, tmp_path: Path) ->
 
 async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("changeme")
+    (tmp_path / "token").chmod(0o600)
     nordvpn = NordVpnSettings(accounts=(NordVpnAccount(name="one", token_file=tmp_path / "token"),))
     with pytest.raises(StartError, match="holds no access token"):
         await run(settings(free_port()), nordvpn, RedisSettings(), tmp_path)
