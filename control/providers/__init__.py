@@ -109,6 +109,12 @@ class Provider(Interface):
     async def close(self) -> None: ...
 
 
+def server_names(node: Node) -> tuple[str, ...]:
+    """What a node's server is known by: its host name and its address, as far as they are recorded."""
+    address = node.endpoint.rpartition("/")[0].rpartition(":")[0].strip("[]")
+    return tuple(name for name in (node.vpn_server, address) if name)
+
+
 def in_full_use(account: str, used: int, slots: int) -> Closed | None:
     """Why `account`, `used` of whose `slots` sessions are in use, takes no node; None where it does."""
     return Closed(f"account {account}: {used} of {slots} sessions are in use", full=True) if used >= slots else None

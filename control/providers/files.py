@@ -11,7 +11,10 @@ MAX_BYTES = 256 * 1024
 
 
 def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file. Raises ProviderError: not there, not readable, no file, or longer than `limit`."""
+    """The content of a regular file that not everybody may change.
+
+    Raises ProviderError: not there, not readable, no file, open to everybody, or longer than `limit`.
+    """
     return _read(path, limit, private=False)
 
 
@@ -41,6 +44,8 @@ def _read(path: Path, limit: int, *, private: bool) -> bytes:
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise ProviderError(f"{path} is not a file")
+            if found.st_mode & stat.S_IWOTH and not private:
+                raise ProviderError(f"everybody may change {path}: chmod o-w {path}")
             if private and found.st_mode & (stat.S_IROTH | stat.S_IWOTH):
                 raise ProviderError(f"{path} holds a secret, and everybody may read or change it: chmod 600 {path}")
             content = stream.read(limit + 1)

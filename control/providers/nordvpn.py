@@ -22,6 +22,7 @@ from control.providers import (
     in_full_use,
     nobody,
     openvpn,
+    server_names,
     split_endpoint,
 )
 from control.providers.api import Api
@@ -56,7 +57,7 @@ class NordVpn:
         nodes = list(others)
         trouble = None
         for account in await self._open(nodes, closed):
-            in_use = {name for node in nodes if node.account == account.name for name in names(node)}
+            in_use = {name for node in nodes if node.account == account.name for name in server_names(node)}
             try:
                 server = await self._server(wish, in_use, avoid)
             except ProviderError as error:
@@ -168,12 +169,6 @@ def moved(listed: Mapping[str, Server], nodes: Iterable[Node]) -> dict[str, str]
     found = {}
     for node in nodes:
         server = listed.get(node.vpn_server)
-        if server is not None and server.address not in names(node):
+        if server is not None and server.address not in server_names(node):
             found[node.id] = f"{node.vpn_server} has another address by now: {server.address}"
     return found
-
-
-def names(node: Node) -> tuple[str, ...]:
-    """What a node's server is known by: its host name and its address, as far as they are recorded."""
-    address = node.endpoint.rpartition("/")[0].rpartition(":")[0].strip("[]")
-    return tuple(name for name in (node.vpn_server, address) if name)
