@@ -96,6 +96,11 @@ class ControlSettings(BaseModel):
     keep_ended: Annotated[float, Field(ge=0, le=86400)] = 600.0
     """How long records of ended nodes are kept."""
     tick: Annotated[float, Field(ge=0.05, le=10)] = 1.0
+    lease: Annotated[float, Field(ge=0.5, le=60)] = 5.0
+    """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
+    gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
+    """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")
     def _upstreams_differ(self) -> Self:

@@ -27,6 +27,7 @@ from control.providers.nordvpn import NordVpn
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
+from control.troubles import Troubles
 from health.config import RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
@@ -103,7 +104,7 @@ def _providers(nordvpn: NordVpnSettings, custom: CustomSettings, state_dir: Path
 def _engine(settings: ControlSettings) -> Engine | None:
     if settings.engine == "none":
         return None
-    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout)
+    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout, settings.machine)
 
 
 def _assemble(
@@ -118,6 +119,7 @@ def _assemble(
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
     wake = asyncio.Event()
     agents = Agents(files.agent_socket, wake.set)
+    troubles = Troubles(registry)
     steps = None
     if engine is not None:
         url, name = config.insights_url(settings, nordvpn), config.probe_name(settings, nordvpn)
@@ -131,6 +133,7 @@ def _assemble(
             gate=Gate(url, name, own),
             site=Site(settings.fleet, settings.image, settings.network),
             probe_name=name,
+            troubles=troubles,
         )
     reconciler = Reconciler(
         settings=settings,
@@ -141,6 +144,8 @@ def _assemble(
         engine=engine,
         steps=steps,
         wake=wake,
+        moved=placement.moved,
+        troubles=troubles,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(

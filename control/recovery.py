@@ -40,17 +40,17 @@ class Keeper:
         self._path = state_dir / "fleet.json"
         self._written: Copy | None = None
 
-    async def keep(self, snapshot: Snapshot) -> None:
-        """Write what changed since the last call. A disk that is full is reported, not raised."""
+    async def keep(self, snapshot: Snapshot) -> str:
+        """Write what changed since the last call; why that did not work, or an empty string. Never raises."""
         copy = copy_of(snapshot)
         if copy == self._written:
-            return
+            return ""
         try:
             await asyncio.to_thread(_write, self._path, copy.dump())
         except OSError as error:
-            log.error("fleet_copy_not_written", path=str(self._path), reason=str(error))
-            return
+            return f"the copy of the fleet is not saved, an older one stands: {error.strerror or error}"
         self._written = copy
+        return ""
 
     async def load(self) -> Copy:
         """The copy, or an empty one where there is none that can be read."""
@@ -78,8 +78,11 @@ async def rebuild(
     copy: Copy,
     containers: list[Container],
     adopt: Callable[[Container], Node | None],
-) -> None:
-    """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError."""
+) -> str:
+    """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError.
+
+    Returns what was done, in plain words.
+    """
     nodes = restored(copy, containers, adopt)
     for node in nodes:
         await registry.claim_slot(node.slot, node, "")
@@ -95,7 +98,10 @@ async def rebuild(
         if user.name not in present:
             await registry.put_user(user)
     await registry.begin_epoch()
-    log.info("registry_filled", nodes=len(nodes), pools=len(pools), users=len(copy.users))
+    if not nodes and not pools and not copy.users:
+        return "the registry was empty, and no copy of an earlier one is on disk: begun anew"
+    counts = f"{len(nodes)} nodes, {len(pools)} pools, {len(copy.users)} users"
+    return f"the registry was empty: filled from the last copy on disk and from what runs ({counts})"
 
 
 def restored(copy: Copy, containers: list[Container], adopt: Callable[[Container], Node | None]) -> list[Node]:

@@ -90,6 +90,10 @@ class Node(Record):
 
     `virtual`: its server only seems to be in the country, and stands elsewhere, says the provider.
     `upstream` is the proxy of an `upstream` node, without its password: that stands in a file of the gateway's alone.
+
+    `retire` says why the node is to give way to a successor, empty where it need not; it is never taken back. A
+    successor's `replaces` is the node it is to take over from. `follows` is the pool's protocol that the node was
+    placed by (None: it was asked for with a protocol of its own), `asked_city` the city it was asked for in.
     """
 
     id: NodeId
@@ -111,6 +115,10 @@ class Node(Record):
     exit_ip: str = ""
     exit_country: str = ""
     generation: int = 0
+    retire: str = ""
+    replaces: NodeId | Literal[""] = ""
+    follows: Protocol | None = None
+    asked_city: str = ""
     requested_at: float = 0.0
     started_at: float | None = None
     changed_at: float = 0.0
@@ -156,7 +164,14 @@ class Score(Record):
 
 
 class Pool(Record):
-    """The nodes of one country, as the operator wishes them. `version` rises with every change."""
+    """The nodes of one country, as the operator wishes them. `version` rises with every change.
+
+    `rotate_hours`: how long a node serves before a fresh one takes over, one at a time; None: until something is wrong.
+    `target_connections`: so many connections a node is to carry; `desired` then follows the load between `min` (at
+    least 1) and `max`. None: `desired` stays as it is set. A `desired` of 0 always stays.
+
+    `stamp` is drawn anew for every version: it tells a write that was repeated from one that says the same by chance.
+    """
 
     country: Country
     desired: Annotated[int, Field(ge=0, le=10)] = 0
@@ -166,7 +181,10 @@ class Pool(Record):
     provider: str = "nordvpn"
     protocol: Protocol = Protocol.OPENVPN_UDP
     fallback: tuple[Country, ...] = ()
+    rotate_hours: Annotated[float, Field(ge=0.01, le=8760)] | None = None
+    target_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
     version: int = 0
+    stamp: str = ""
 
 
 class User(Record):

@@ -98,6 +98,7 @@ class Registry:
         self._lease = client.register_script(registry_scripts.LEASE)
         self._release = client.register_script(registry_scripts.RELEASE)
         self._put_versioned = client.register_script(registry_scripts.PUT_VERSIONED)
+        self._lead = client.register_script(registry_scripts.LEAD)
         self._claim = client.register_script(registry_scripts.CLAIM)
         self._advance = client.register_script(registry_scripts.ADVANCE)
         self._retire = client.register_script(registry_scripts.RETIRE)
@@ -146,11 +147,14 @@ class Registry:
         return await self._read_all("node", "nodes", Node)
 
     async def advance_node(self, node: Node, expected: NodeStatus) -> bool:
-        """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone."""
+        """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone.
+
+        False as well where the stored one was told to retire and `node` does not know it yet.
+        """
         async with self._call():
             answer = await self._advance(
                 keys=[PREFIX + f"node:{node.id}", EVENTS],
-                args=[expected.value, node.dump(), _event("node", node.id)],
+                args=[expected.value, node.dump(), _node_event(node, expected)],
             )
         return bool(answer)
 
@@ -162,7 +166,7 @@ class Registry:
         async with self._call():
             answer = await self._claim(
                 keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS],
-                args=[node.id, expected, node.dump(), _event("node", node.id)],
+                args=[node.id, expected, node.dump(), _node_event(node)],
             )
         return bool(answer)
 
@@ -187,11 +191,14 @@ class Registry:
 
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._retire(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
-                args=[pool.version, stored.dump(), expected.value, node.dump(), _event("node", node.id), pool.country],
+                args=[
+                    *(pool.version, stored.dump(), expected.value, node.dump()),
+                    *(_node_event(node, expected), pool.country),
+                ],
             )
         if int(answer) < 0:
             raise StaleVersionError(-1 - int(answer))
@@ -202,7 +209,7 @@ class Registry:
 
         Raises StaleVersionError otherwise.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._put_versioned(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
@@ -322,6 +329,19 @@ class Registry:
         async with self._call():
             await self._release(keys=[PREFIX + f"lease:{role}"], args=[holder])
 
+    async def lead(self, role: str, held: str, fresh: str, ttl: float) -> str:
+        """Lead `role` for `ttl` seconds more; returns the term that is ours now, or "" while somebody else leads.
+
+        That is `held`, the term of the last call, if the lease never lapsed since; else `fresh`, a name never used yet.
+        """
+        async with self._call():
+            return str(await self._lead(keys=[PREFIX + f"lease:{role}"], args=[held, fresh, int(ttl * 1000)]))
+
+    async def leader(self, role: str) -> str:
+        """The term in which `role` is led now, or an empty string."""
+        async with self._call():
+            return str(await self._redis.get(PREFIX + f"lease:{role}") or "")
+
     async def snapshot(self) -> Snapshot:
         """Everything a gateway chooses by, in two round trips."""
         async with self._call():
@@ -422,6 +442,11 @@ def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[
 
 def _event(kind: str, subject: str, **details: Any) -> str:
     return json.dumps({"schema": 1, "kind": kind, "subject": subject, **details}, separators=(",", ":"))
+
+
+def _node_event(node: Node, was: NodeStatus | None = None) -> str:
+    details = {"country": node.country, "status": node.status.value, "reason": node.reason, "retire": node.retire}
+    return _event("node", node.id, **details, was=was.value if was else "")
 
 
 def _told(message: dict[str, Any]) -> dict[str, Any] | None:
