@@ -95,20 +95,20 @@ async def test_a_missing_image_is_told_in_plain_words(fleet: Any, told: Told) ->
 
 async def test_a_container_that_exits_at_once_is_told_and_tried_ever_more_rarely(fleet: Any, told: Told) -> None:
     engine = fleet.world.engine
-    engine.output = '{"event": "ended", "reason": "the VPN server refused the credentials"}\n'
+    engine.output = '{"event": "ended", "reason": "the VPN program ended with status 1"}\n'
     start = engine.start
 
     async def ends(container_id: str) -> None:
         await start(container_id)
-        engine._set(container_id, "exited", 69)
+        engine._set(container_id, "exited", 67)
 
     engine.start = ends
     await fleet.pool(1)
     await rounds(fleet, 120, 0.25)
     failed = [e["reason"] for e in told.of("node") if e["status"] == "failed"]
-    assert set(failed) == {"the VPN server refused the credentials"}
+    assert set(failed) == {"the VPN program ended with status 1"}
     assert 4 <= len(failed) <= 10
-    assert fleet.reconciler.trouble("jp") == "the VPN server refused the credentials"
+    assert fleet.reconciler.trouble("jp") == "the VPN program ended with status 1"
 
 
 async def test_a_tunnel_that_never_comes_up_is_told(fleet: Any, told: Told) -> None:

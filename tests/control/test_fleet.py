@@ -19,11 +19,11 @@ class Slots:
         self._choose = provider.choose
         provider.choose = self._limited
 
-    async def _limited(self, wish: Any, others: Any, avoid: Any = ()) -> Any:
+    async def _limited(self, wish: Any, others: Any, avoid: Any, closed: Any) -> Any:
         used = list(others)
         if len(used) >= self.slots:
             raise NoSlotError(f"every account is in full use: acct {len(used)}/{self.slots}")
-        return await self._choose(wish, used, avoid)
+        return await self._choose(wish, used, avoid, closed)
 
 
 async def stopped(control: Any, node_id: str) -> Node:
