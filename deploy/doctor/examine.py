@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.config import Settings
-from deploy.doctor import balancer, clock, credentials, descriptors, engine, kernel, listeners, state, store
+from deploy.doctor import balancer, clock, credentials, descriptors, engine, folder, kernel, listeners, state, store
 from deploy.doctor.model import Check, Finding, Looked, Skipped
 from deploy.ports import reachable
 from health.config import RedisSettings
@@ -49,7 +49,7 @@ def checks(subject: Subject) -> Sequence[Looked]:
 
 def _for_exits(subject: Subject) -> list[Looked]:
     settings = subject.settings
-    control, nordvpn = settings.control, settings.nordvpn
+    control = settings.control
     if subject.embedded or control.engine == "none":
         why = "not needed: `vpnexit up` runs no VPN exits" if subject.embedded else "not needed: control.engine is none"
         return [Skipped(name, why) for name in _FOR_EXITS]
@@ -62,8 +62,18 @@ def _for_exits(subject: Subject) -> list[Looked]:
         Check("tun", kernel.look_tun, kernel.judge_tun),
         Check("nftables", kernel.look_nftables, kernel.judge_nftables),
         Check("conntrack", kernel.look_conntrack, kernel.judge_conntrack),
-        Check("credentials", lambda: credentials.look(nordvpn, subject.online), credentials.judge),
+        *_providers(settings, subject.online),
     ]
+
+
+def _providers(settings: Settings, online: bool) -> list[Looked]:
+    nordvpn, directory = settings.nordvpn, settings.custom.directory
+    found: list[Looked] = []
+    if directory is not None:
+        found.append(Check(folder.NAME, lambda: folder.look(directory), folder.judge))
+    if nordvpn.accounts or directory is None:
+        found.append(Check("credentials", lambda: credentials.look(nordvpn, online), credentials.judge))
+    return found
 
 
 def runs_embedded(state_dir: Path) -> bool:

@@ -1,6 +1,8 @@
 """The commands as an operator runs them, against the API of a running `up`."""
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,12 @@ def test_nodes_list_and_show(running: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["nodes", "show", "jp000000"], "vpnexit: there is no node jp000000 (404)"),
-        (["nodes", "logs", "jp000000"], "vpnexit: there is no node jp000000 (404)"),
+        (["nodes", "show", "jp000000"], "vpnexit: there is no node jp000000 (404, request "),
+        (["nodes", "logs", "jp000000"], "vpnexit: there is no node jp000000 (404, request "),
         (["nodes", "stop", "nonsense"], "vpnexit: that is not a node id: "),
         (["nodes", "start", "atlantis"], "vpnexit: "),
         (["pools", "scale", "jp", "99"], "vpnexit: nodes: "),
-        (["users", "remove", "nobody"], "vpnexit: there is no such user (404)"),
+        (["users", "remove", "nobody"], "vpnexit: there is no such user (404, request "),
     ],
 )
 def test_refusals_are_one_line_and_exit_code_1(running: Any, words: list[str], expected: str) -> None:
@@ -90,6 +92,54 @@ def test_password_is_not_asked_without_a_terminal(running: Any) -> None:
     assert one_line(done).startswith("vpnexit: no terminal to ask for the password: use --password-file")
     done = running.vpnexit("users", "add", "dave", "--password-file", "/nonexistent")
     assert one_line(done) == "vpnexit: cannot read /nonexistent: No such file or directory"
+
+
+def test_tokens_and_their_scopes(running: Any, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    made = json.loads(running.vpnexit("tokens", "add", "monitor", "--json", "--secret-file", str(file)).stdout)
+    assert made["scope"] == "read"
+    nowhere = {"VPNEXIT_STATE_DIR": "/nonexistent", "VPNEXIT_TOKEN_FILE": str(file)}
+    done = running.vpnexit("stats", "--json", **nowhere)
+    assert json.loads(done.stdout)["active_nodes"] == 1
+    done = running.vpnexit("pools", "set", "jp", "--min", "1", **nowhere)
+    assert done.returncode == 1
+    assert re.fullmatch(r"vpnexit: .*scope operate.* \(403, request \S+\)", one_line(done))
+    assert running.vpnexit("tokens", "remove", made["id"]).stdout == f"{made['id']} is removed\n"
+    assert running.vpnexit("stats", **nowhere).returncode == 1
+
+
+def test_pools_are_changed_only_as_they_were_seen(running: Any) -> None:
+    words = ["--max", "7", "--strategy", "random", "--rotate-hours", "6", "--fallback", "us,gb"]
+    changed = json.loads(running.vpnexit("pools", "set", "jp", *words, "--json").stdout)
+    assert (changed["max"], changed["strategy"], changed["rotate_hours"]) == (7, "random", 6)
+    done = running.vpnexit("pools", "set", "jp", "--max", "8", "--version", str(changed["version"] + 5))
+    assert done.returncode == 1
+    assert "(409" in one_line(done)
+    again = running.vpnexit(
+        "pools", "set", "jp", "--rotate-hours", "none", "--version", str(changed["version"]), "--json"
+    )
+    assert json.loads(again.stdout)["rotate_hours"] is None
+
+
+def test_overviews(running: Any) -> None:
+    assert json.loads(running.vpnexit("best", "zz", "--json").stdout)["country"] == "zz"
+    assert running.vpnexit("best", "fr").returncode == 1
+    assert "zz" in json.loads(running.vpnexit("countries", "--json").stdout)
+    node = json.loads(running.vpnexit("nodes", "list", "--json").stdout)[0]["id"]
+    assert json.loads(running.vpnexit("nodes", "score", node, "--json").stdout)["node_id"] == node
+
+
+def test_events_tell_what_changes(running: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(running.vpnexit, "events", "--json", "--count", "1")
+        while not heard.done():  # the first ones may come before the stream is open
+            assert running.vpnexit("users", "add", "frank", "--password-file", "-", stdin="x\n").returncode == 0
+            changed = running.vpnexit("users", "change", "frank", "--connections", "3", "--json")
+            assert json.loads(changed.stdout)["max_connections"] == 3
+            assert running.vpnexit("users", "remove", "frank").returncode == 0
+    event = json.loads(heard.result().stdout)
+    assert event["event"] in ("user", "audit")
+    assert event["data"]["subject"] == "frank"
 
 
 def test_no_api_there(running: Any) -> None:

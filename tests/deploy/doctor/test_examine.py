@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from control.config import ControlSettings
+from control.config import ControlSettings, CustomSettings, NordVpnAccount, NordVpnSettings
 from deploy.config import Settings
 from deploy.doctor import examine
 from deploy.doctor.examine import Subject
@@ -20,6 +22,18 @@ def test_exits_are_examined_where_there_are_any(tmp_path: Path) -> None:
     for subject in (Subject(none), Subject(Settings(state_dir=tmp_path), embedded=True)):
         skipped = {check.name for check in examine.checks(subject) if isinstance(check, Skipped)}
         assert skipped >= {"docker", "live-restore", "image", "tun", "nftables", "conntrack", "credentials"}
+
+
+def test_providers_are_examined_as_configured(tmp_path: Path) -> None:
+    def names(**settings: Any) -> set[str]:
+        return {check.name for check in examine.checks(Subject(Settings(state_dir=tmp_path, **settings)))}
+
+    files = CustomSettings(directory=tmp_path)
+    account = NordVpnSettings(accounts=(NordVpnAccount(name="main", token_file=tmp_path / "token"),))
+    both = {"credentials", "VPN files"}
+    assert names() & both == {"credentials"}
+    assert names(custom=files) & both == {"VPN files"}
+    assert names(custom=files, nordvpn=account) & both == both
 
 
 def test_findings_come_in_order_and_one_that_breaks_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +59,10 @@ def test_an_up_that_runs_is_seen_and_one_that_ran_is_not(tmp_path: Path) -> None
     assert not examine.runs_embedded(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()", "up"], stdin=subprocess.PIPE) as process:
         (tmp_path / "up.lock").write_text(str(process.pid))
-        assert examine.runs_embedded(tmp_path)
+        deadline = time.monotonic() + 10
+        while not examine.runs_embedded(tmp_path):  # right after exec(2) a process has no command line yet
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.communicate(b"\n", timeout=10)
     assert not examine.runs_embedded(tmp_path)
     (tmp_path / "up.lock").write_text("../self")
