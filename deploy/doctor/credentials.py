@@ -72,7 +72,7 @@ def judge(seen: Seen) -> Iterator[Finding]:
             "credentials",
             "no account is configured",
             "No VPN exit of the provider can be started; upstream and direct nodes can.",
-            "[[nordvpn.accounts]] with name, token_file and slots, or [custom] with directory, in the file for --config",
+            "[[nordvpn.accounts]] with name, token_file and slots, or [custom] with directory, in the --config file",
         )
         return
     for account in seen.accounts:

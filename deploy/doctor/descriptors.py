@@ -28,7 +28,7 @@ def judge(limit: Limit) -> Iterator[Finding]:
         clients = Budget(limit.hard, pipes=0).connections
     except OSError:
         clients = 0
-    text = f"{limit.hard:,} open files: about {clients:,} clients for each worker"
+    text = f"{limit.hard:,} open files here: about {clients:,} clients for each worker"
     mend = "LimitNOFILE=1048576 in the systemd unit; in a shell `ulimit -Hn 1048576` as root"
     if clients >= ENOUGH:
         yield ok("descriptors", text)
