@@ -12,7 +12,8 @@ from control import config
 from control.admission import Gate, OwnAddress
 from control.agents import Agents
 from control.api.context import Context
-from control.api.server import application, serving
+from control.api.listener import serving
+from control.api.server import application
 from control.config import ControlSettings, CustomSettings, NordVpnSettings
 from control.engine import Engine
 from control.engine.docker import DockerEngine

@@ -1,6 +1,5 @@
-"""The application and its listener."""
+"""The application: all tables, and what one instance remembers."""
 
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -30,7 +29,6 @@ from control.api.streams import Streams
 from control.api.table import Operation
 
 MAX_BODY = 64 * 1024
-CLOSE_WITHIN_S = 5.0
 TABLES = (
     nodes.table,
     pools.table,
@@ -71,19 +69,6 @@ def application(here: Context, password: str) -> web.Application:
     app.cleanup_ctx.append(_listening)
     app.on_shutdown.append(_end_streams)
     return app
-
-
-@contextlib.asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """Listen while inside; gives the port. Raises OSError where the address is taken."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
 
 
 def _serving(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
