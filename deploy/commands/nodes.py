@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 import typer
@@ -85,10 +86,13 @@ def stop_node(ask: Ask, node_id: NodeId) -> None:
 @command(app, "restart", "vpnexit nodes restart jp3f9a1c --wait")
 def restart_node(ask: Ask, node_id: NodeId, wait: Wait = False, timeout: Timeout = 60) -> None:
     """Replace a node: its successor serves first, then it is drained and stopped."""
+    before = _neighbours(ask, node_id) if wait else set()
     answer = ask.api.post(f"/api/nodes/{segment(node_id)}/restart", {})
-    if wait:
-        return wait_for_node(ask, answer["node_id"], timeout)
-    return ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
+    if not wait:
+        return ask.answer(answer, f"{answer['node_id']} is {answer['status']}")
+    # The node itself is answered where its successor has to wait until others are done, or until it is gone.
+    successor = answer["node_id"] if answer["node_id"] != node_id else _replaced(ask, answer, before, timeout)
+    return wait_for_node(ask, successor, timeout)
 
 
 @command(app, "logs", "vpnexit nodes logs jp3f9a1c --follow")
@@ -145,6 +149,24 @@ def wait_for_node(ask: Ask, node_id: str, timeout: float) -> None:
             output.as_json(node)
         raise ApiError(stand.text)
     ask.answer(node, stand.text)
+
+
+def _neighbours(ask: Ask, node_id: str) -> set[str]:
+    """All nodes of a node's country, itself included."""
+    country = ask.api.get(f"/api/nodes/{segment(node_id)}")["country"]
+    return set(ask.api.get(f"/api/pools/{segment(country)}")["nodes"])
+
+
+def _replaced(ask: Ask, node: Mapping[str, Any], before: AbstractSet[str], timeout: float) -> str:
+    """Wait until `node` is gone and its pool complete again; the one that came. Raises ApiError where none did."""
+    path = f"/api/pools/{segment(node['country'])}"
+    pool, _ = waiting.until(
+        lambda: ask.api.get(path), lambda now: waiting.rotation_stand(now, {node["node_id"]}), timeout
+    )
+    came = sorted(set(pool["nodes"]) - before)
+    if not came:
+        raise ApiError(f"{node['node_id']} is gone, and nothing took its place: {waiting.pool_stand(pool).text}")
+    return str(came[0])
 
 
 def _row(node: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def pool_stand(pool: Document) -> Stand:
 def rotation_stand(pool: Document, old: Collection[str]) -> Stand:
     """Of a pool whose nodes, `old`, shall all be replaced."""
     stand, left = pool_stand(pool), len(set(pool["nodes"]) & set(old))
-    return Stand(f"{stand.text}; {left} old ones left" if left else stand.text, done=stand.done and not left)
+    return Stand(f"{stand.text}; {left} old left" if left else stand.text, done=stand.done and not left)
 
 
 def until(

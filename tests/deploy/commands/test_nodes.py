@@ -7,7 +7,7 @@ import pytest
 
 from deploy.commands import nodes
 from deploy.commands.nodes import unseen
-from tests.deploy.commands.standin import REQUEST_ID, StandIn, node
+from tests.deploy.commands.standin import REQUEST_ID, StandIn, node, pool
 
 
 def test_list(standin: StandIn, cli: Any) -> None:
@@ -83,8 +83,29 @@ def test_stop_and_restart(standin: StandIn, cli: Any, monkeypatch: pytest.Monkey
     assert cli("nodes", "stop", "jp3f9a1c").stdout == "jp3f9a1c is stopping\n"
     standin.answers["POST /api/nodes/jp3f9a1c/restart"] = (202, STARTED | {"node_id": "jp111111"})
     assert cli("nodes", "restart", "jp3f9a1c").stdout == "jp111111 is starting\n"
+    standin.answers["GET /api/nodes/jp3f9a1c"] = (200, node())
+    standin.answers["GET /api/pools/jp"] = (200, pool())
     standin.answers["GET /api/nodes/jp111111"] = (200, node("jp111111"))
     assert cli("nodes", "restart", "jp3f9a1c", "--wait").stdout == "jp111111 serves from 198.18.10.11\n"
+
+
+def test_restart_of_a_node_that_goes_before_its_successor_comes(
+    standin: StandIn, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.commands.waiting.POLL_S", 0.01)
+    standin.answers["POST /api/nodes/jp3f9a1c/restart"] = (202, STARTED | {"status": "stopping"})
+    standin.answers["GET /api/nodes/jp3f9a1c"] = (200, node())
+    standin.answers["GET /api/nodes/jp111111"] = (200, node("jp111111"))
+    here, between, there = pool(), pool(nodes=[], serving=0), pool(nodes=["jp111111"])
+    standin.answers["GET /api/pools/jp"] = [(200, here), (200, here), (200, between), (200, there)]
+    done = cli("nodes", "restart", "jp3f9a1c", "--wait", "--json")
+    assert json.loads(done.stdout) == node("jp111111")
+    assert done.stderr.splitlines() == ["jp: 1 of 1 serving; 1 old left", "jp: 0 of 1 serving"]
+    gone = pool(nodes=[], desired=0, serving=0)
+    standin.answers["GET /api/pools/jp"] = [(200, here), (200, gone)]
+    done = cli("nodes", "restart", "jp3f9a1c", "--wait")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "vpnexit: jp3f9a1c is gone, and nothing took its place: jp: 0 of 0 serving\n"
 
 
 def test_refusals_are_told_with_the_request(standin: StandIn, cli: Any) -> None:

@@ -71,4 +71,4 @@ def test_rotate_waits_until_all_are_new(standin: StandIn, cli: Any, monkeypatch:
     standin.answers["GET /api/pools/jp"] = [(200, pool()), (200, pool(nodes=["jp3f9a1c", "jp000001"])), (200, new)]
     done = cli("pools", "rotate", "jp", "--wait", "--json")
     assert json.loads(done.stdout) == new
-    assert done.stderr == "jp: 1 of 1 serving, 1 to go; 1 old ones left\n"
+    assert done.stderr == "jp: 1 of 1 serving, 1 to go; 1 old left\n"

@@ -33,7 +33,7 @@ def test_pools() -> None:
 
 
 def test_rotations() -> None:
-    assert rotation_stand(pool(), {"jp3f9a1c"}) == Stand("jp: 1 of 1 serving; 1 old ones left")
+    assert rotation_stand(pool(), {"jp3f9a1c"}) == Stand("jp: 1 of 1 serving; 1 old left")
     assert rotation_stand(pool(nodes=["jp000001"]), {"jp3f9a1c"}).done
     assert not rotation_stand(pool(nodes=["jp000001"], serving=0), {"jp3f9a1c"}).done
 
