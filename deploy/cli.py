@@ -4,6 +4,7 @@ What goes wrong ends in one line on standard error, and an exit code: see `_EPIL
 """
 
 import asyncio
+import errno
 import io
 import os
 import sys
@@ -30,6 +31,7 @@ _EPILOG = (
     "130 ended by Ctrl-C."
 )
 _PROCESSES = "Processes"
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -182,6 +184,19 @@ def main() -> None:
             # A terminal that knows no umlauts is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     _check_arguments(sys.argv[1:])
+    try:
+        try:
+            _run_app()
+        finally:
+            sys.stdout.flush()  # else what cannot be written is a traceback at the interpreter's end
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"cannot write to standard output: {error.strerror}", 1)
+
+
+def _run_app() -> None:
     if sys.argv[1:2] in (["lab"], ["--help"], []):
         _add_lab()
     try:

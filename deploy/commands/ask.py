@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.api_client import TIMEOUT_S, ApiClient, base_url, read_password, read_token
+from deploy.api_client import TIMEOUT_S, ApiClient, ApiError, base_url, read_password, read_token
 from deploy.commands import output
 from deploy.config import load
 from deploy.ports import reachable
@@ -128,7 +128,11 @@ def command(
             as_json: bool,
             **words: Any,
         ) -> None:
-            function(Ask(config, api, token_file, as_json), **words)
+            try:
+                function(Ask(config, api, token_file, as_json), **words)
+            except (LookupError, TypeError, AttributeError) as error:
+                what = f"{type(error).__name__}: {error}"
+                raise ApiError(f"the API's answer is not understood ({what}): is it of another version?") from error
 
         parameters = [*own, _JSON, *_CONNECTION]
         run.__doc__ = function.__doc__

@@ -58,8 +58,13 @@ def add_token(
         os.close(descriptor)
         secret_file.unlink(missing_ok=True)
         raise
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{answer.pop('token')}\n")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{answer.pop('token')}\n")
+    except OSError as error:
+        raise ApiError(
+            f"cannot write {secret_file}: {error.strerror}; its secret is lost: `vpnexit tokens remove {answer['id']}`"
+        ) from None
     return ask.answer(answer, f"{answer['id']}: the secret of {answer['name']} is in {secret_file}")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,24 @@ def test_odd_arguments_are_refused_in_words(words: list[str], said: str, tmp_pat
     assert said in " ".join(done.stderr.replace("│", " ").split())
     assert "\x1b" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["nodes", "--help"], ["doctor", "--json"]])
+def test_a_full_disk_and_a_reader_that_left(words: list[str]) -> None:
+    def run(stdout: Any) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "deploy.cli", *words]
+        return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+    with open("/dev/full", "w") as full:
+        done = run(full)
+    assert done.returncode == 1
+    assert done.stderr == "vpnexit: cannot write to standard output: No space left on device\n"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = run(pipe)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:

@@ -88,6 +88,11 @@ def test_addresses(standin: StandIn, cli: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_an_answer_of_something_else(standin: StandIn, cli: Any) -> None:
     standin.answers["GET /api/stats"] = (200, b"<html>")
     assert cli("stats").returncode == 3
+    for answer in ([], {"detail": 1}, [1], [{"id": "jp3f9a1c"}], "x", None):
+        standin.answers["GET /api/nodes"] = (200, answer)
+        done = cli("nodes", "list")
+        assert done.returncode == 0 if answer == [] else done.returncode == 1
+        assert answer == [] or "the API's answer is not understood" in done.stderr
     standin.answers["GET /api/stats"] = (502, b"<html>")
     done = cli("stats")
     assert done.returncode == 1

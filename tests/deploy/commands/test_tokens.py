@@ -1,9 +1,13 @@
 """`vpnexit tokens`: a secret is shown once, or goes into a private file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from deploy.commands import tokens
 from tests.deploy.commands.standin import StandIn
 
 TOKEN = {"id": "3f9a1c0b77de", "name": "grafana", "scope": "read", "created_at": "2026-11-25T12:00:00.000+00:00"}
@@ -30,6 +34,16 @@ def test_add_into_a_file(standin: StandIn, cli: Any, tmp_path: Path) -> None:
     done = cli("tokens", "add", "grafana", "--secret-file", str(file), "--json")
     assert (done.returncode, done.stderr) == (1, f"vpnexit: cannot write {file}: File exists\n")
     assert len(standin.asked) == 1  # and no token was made for it
+
+
+def test_a_secret_that_could_not_be_written(standin: StandIn, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    standin.answers["POST /api/tokens"] = (201, MADE)
+    monkeypatch.setattr(tokens, "_create", lambda path: os.open("/dev/full", os.O_WRONLY))
+    done = cli("tokens", "add", "grafana", "--secret-file", "x")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "vpnexit: cannot write x: No space left on device; its secret is lost: `vpnexit tokens remove 3f9a1c0b77de`\n"
+    )
 
 
 def test_a_refusal_leaves_no_file(standin: StandIn, cli: Any, tmp_path: Path) -> None:
