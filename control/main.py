@@ -12,7 +12,7 @@ from control.admission import Gate, OwnAddress
 from control.agents import Agents
 from control.api.context import Context
 from control.api.server import application, serving
-from control.config import ControlSettings, NordVpnSettings
+from control.config import ControlSettings, CustomSettings, NordVpnSettings
 from control.engine import Engine
 from control.engine.docker import DockerEngine
 from control.fleet import Fleet
@@ -21,7 +21,9 @@ from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
 from control.providers import Provider, ProviderError
-from control.providers.nordvpn import NordVpn, read_token
+from control.providers.custom import Custom
+from control.providers.logins import read_token
+from control.providers.nordvpn import NordVpn
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
@@ -31,6 +33,8 @@ from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
+
+_NO_FILES = CustomSettings()
 
 
 class StartError(Exception):
@@ -43,27 +47,36 @@ class _Parts:
     api: Context
 
 
-async def run(settings: ControlSettings, nordvpn: NordVpnSettings, redis: RedisSettings, state_dir: Path) -> None:
+async def run(
+    settings: ControlSettings,
+    nordvpn: NordVpnSettings,
+    redis: RedisSettings,
+    state_dir: Path,
+    custom: CustomSettings = _NO_FILES,
+) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
     Raises:
-        StartError: a password or token file that cannot be used, or an address that is taken.
+        StartError: a password or token file or a folder of VPN files that cannot be used, or an address that is taken.
     """
+    providers = _providers(nordvpn, custom, state_dir)
     try:
         password = await asyncio.to_thread(admin_password, state_dir)
         for account in nordvpn.accounts:
             await read_token(account)
+        if "custom" in providers:
+            await providers["custom"].countries()
         config.probe_name(settings, nordvpn)
     except (PasswordError, ProviderError, ValueError) as error:
         raise StartError(str(error)) from None
     registry = Registry.open(redis)
-    provider = NordVpn(nordvpn)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, {"nordvpn": provider, "lab": provider}, engine)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
         await _serve(settings, parts, password)
     finally:
-        await provider.close()
+        for provider in set(providers.values()):
+            await provider.close()
         if engine is not None:
             await engine.close()
         await registry.close()
@@ -78,6 +91,14 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
                 await parts.reconciler.run(stop)
         except OSError as error:
             raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
+
+
+def _providers(nordvpn: NordVpnSettings, custom: CustomSettings, state_dir: Path) -> dict[str, Provider]:
+    api = NordVpn(nordvpn, state_dir / "providers")
+    found: dict[str, Provider] = {"nordvpn": api, "lab": api}
+    if custom.directory is not None:
+        found["custom"] = Custom(custom, custom.directory)
+    return found
 
 
 def _engine(settings: ControlSettings) -> Engine | None:
@@ -124,6 +145,7 @@ def _assemble(
         steps=steps,
         wake=wake,
         troubles=troubles,
+        moved=placement.moved,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(

@@ -174,6 +174,7 @@ class Reconciler:
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
             await self._sweep(snapshot)
+            await self._steps.settle_accounts(snapshot.nodes, containers)
             self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
             world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
             for step in plan(world):

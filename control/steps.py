@@ -8,7 +8,7 @@ could not be done says so in the log and leaves the world as it was; the next pl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from control.agents import Agents
 from control.backoff import Backoff
 from control.creating import Creator
 from control.engine import Engine, EngineError, EngineGoneError, NotFoundError
-from control.exits import exit_reason
+from control.exits import credentials_refused, exit_reason
 from control.leadership import Check, LostLeadError, alone
 from control.model import (
     Advance,
@@ -130,6 +130,10 @@ class Steps:
                 await self._forget(step.node)
         return True
 
+    async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
+        """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
+        await self._placement.settle(nodes, containers)
+
     async def _place(self, step: Place, check: Check) -> bool:
         pool = self.pools.get(step.country)
         if pool is None:
@@ -183,6 +187,7 @@ class Steps:
         if current is None or current.status is not NodeStatus.REQUESTED:
             return False
         try:
+            await self._placement.may_start(node)
             container_id = container.id if container is not None else await self._creator.make(node, self.epoch)
             # The create may have taken as long as it took another to lead, end this node and free its slot.
             await check()
@@ -196,7 +201,10 @@ class Steps:
     async def _advance(self, step: Advance, check: Check) -> bool:
         node, verdict, reason = step.node, step.verdict, step.reason
         if step.container is not None:
-            reason = exit_reason(step.container.exit_code, await self._output(step.container, 20))
+            code, output = step.container.exit_code, await self._output(step.container, 20)
+            reason = exit_reason(code, output)
+            if credentials_refused(code, output):
+                reason = await self._placement.refused(node, reason)
         learnt: dict[str, Any] = {}
         if verdict is not None:
             # A leak leaves no proved exit address, and so nothing to drain.

@@ -87,7 +87,7 @@ def control(config: Config = None) -> None:
 
     settings = _start(config)
     try:
-        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir))
+        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom))
     except control_main.StartError as error:
         raise ProcessError(str(error)) from None
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from control.config import ControlSettings, Name, NordVpnSettings
+from control.config import ControlSettings, CustomSettings, Name, NordVpnSettings
 from deploy.environment import ConfigError, read_environment, suggest, variable, why_unreadable
 from gateway.config import GatewaySettings
 from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     control: ControlSettings = Field(default_factory=ControlSettings)
     nordvpn: NordVpnSettings = NordVpnSettings()
+    custom: CustomSettings = CustomSettings()
     redis: RedisSettings = RedisSettings()
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()

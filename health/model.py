@@ -88,6 +88,7 @@ class Protocol(StrEnum):
 class Node(Record):
     """One exit. Written by control alone; does not expire. Times are Unix seconds (wall clock).
 
+    `virtual`: its server only seems to be in the country, and stands elsewhere, says the provider.
     `upstream` is the proxy of an `upstream` node, without its password: that stands in a file of the gateway's alone.
 
     `retire` says why the node is to give way to a successor, empty where it need not; it is never taken back. A
@@ -108,6 +109,7 @@ class Node(Record):
     protocol: Protocol | None = None
     vpn_server: str = ""
     endpoint: str = ""
+    virtual: bool = False
     agent: str = ""
     upstream: UpstreamUrl | Literal[""] = ""
     exit_ip: str = ""

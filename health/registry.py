@@ -15,6 +15,8 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
                    hash of the bytes a user moved in a month (UTC): `floor` + `sum` is the total, the other fields are
                    what each worker told; plain numbers, kept for two months
     claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
+    slot:<account>:<n>, gate:<account>, penalties
+                   the providers' accounts, see health.account_slots
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
                    not a fleet without nodes
@@ -40,6 +42,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from health import registry_scripts
+from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
 from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
@@ -101,6 +104,7 @@ class Registry:
         self._retire = client.register_script(registry_scripts.RETIRE)
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
+        self.accounts = AccountSlots(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:

@@ -6,7 +6,7 @@ condition holds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
+from control.leadership import Term
 from control.load import Carried
 from control.model import LABEL, Container, Outcome, Verdict
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.placement import Placement
-from control.providers import Choice, Material, ProviderError, Secret, Wish
+from control.providers import Choice, Closed, Material, ProviderError, Secret, Wish, nobody
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
@@ -138,15 +139,21 @@ class FakeEngine:
 
 
 class FakeProvider:
-    """Servers jp1, jp2 … of every country; `trouble` makes it refuse."""
+    """Servers jp1, jp2 … of every country; `trouble` makes it refuse, `slots` is what its account allows."""
 
     def __init__(self) -> None:
+        self.slots = 100
+        self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
+    ) -> Choice:
         if self.trouble:
             raise ProviderError(self.trouble)
+        if "acct" in closed:
+            raise nobody(closed.values())
         used = {node.vpn_server for node in others}
         names = (wish.server,) if wish.server else tuple(f"{wish.country}{n}.vpn.example" for n in range(1, 20))
         unused = [name for name in names if name not in used]
@@ -160,6 +167,12 @@ class FakeProvider:
         if self.trouble:
             raise ProviderError(self.trouble)
         return Material(("103.86.96.100",), (Secret("auth.txt", 0, b"user\nsecret-password\n"),))
+
+    def accounts(self) -> dict[str, int]:
+        return {"acct": self.slots}
+
+    def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:
@@ -231,7 +244,6 @@ class World:
         self.gate = FakeGate(self)
         self.ahead = 0.0
         self.load = Carried()
-        self.moved: dict[str, str] = {}
 
     async def carried(self) -> Carried:
         return self.load
@@ -286,7 +298,7 @@ class Control:
             clock=world.clock,
             wall=world.wall,
             troubles=troubles,
-            moved=lambda nodes: {node: why for node, why in world.moved.items() if node in nodes},
+            moved=self.placement.moved,
             load=world.carried,
         )
         self.fleet = Fleet(registry, self.placement, self.settings, self.reconciler.wake)
@@ -364,6 +376,20 @@ async def new_control(registry: Registry, world: World, tmp_path: Path) -> Async
     yield make
     for control in made:
         await control.close()
+
+
+@pytest.fixture
+def everybody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every instance believes to lead, whatever Redis says."""
+
+    async def lead(registry: Registry, role: str, held: str, fresh: str, ttl: float) -> str:
+        return held or fresh
+
+    async def check(term: Term) -> None:
+        return None
+
+    monkeypatch.setattr(Registry, "lead", lead)
+    monkeypatch.setattr(Term, "check", check)
 
 
 @pytest.fixture
