@@ -17,7 +17,7 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.configured import KINDS, configured
 from control.engine import Engine, EngineError
-from control.leadership import Leadership, Term
+from control.leadership import Leadership, LostLeadError, Term
 from control.load import Carried, carried
 from control.model import Container, Limits, Step
 from control.nodefiles import NodeFiles
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 SHORTEST_PAUSE_S = 0.05
 RESUBSCRIBE_S = 1.0
 SCALING = "scaling"
+COPY_S = 5.0
+"""How old the copy of an instance that does not lead may be."""
 
 
 class Reconciler:
@@ -73,6 +75,7 @@ class Reconciler:
         self._wake = wake or asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._swept = False
+        self._copy_due = 0.0
         self._troubles = troubles or Troubles(registry)
         lease = max(settings.lease, 3 * settings.tick)
         self._leadership = Leadership(registry, settings.machine, lease)
@@ -140,6 +143,8 @@ class Reconciler:
         try:
             await self._round()
             await self._troubles.note("redis", "")
+        except LostLeadError as error:
+            log.warning("round_given_up", reason=str(error))
         except RegistryError as error:
             await self._troubles.note("redis", str(error))
         except Exception:
@@ -154,6 +159,7 @@ class Reconciler:
         busy = frozenset(self._running)
         term = await self._leadership.renew()
         if term is None:
+            await self._stand_by()
             return
         containers = await self._containers()
         if containers is None:
@@ -165,7 +171,7 @@ class Reconciler:
             await self._rebuild(containers)
             return
         await self._troubles.note("copy", await self._keeper.keep(snapshot))
-        self._scale(snapshot)
+        self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
             await self._sweep(snapshot)
             await self._steps.settle_accounts(snapshot.nodes, containers)
@@ -193,12 +199,20 @@ class Reconciler:
         await self._troubles.note("engine", "")
         return found
 
-    def _scale(self, snapshot: Snapshot) -> None:
+    async def _stand_by(self) -> None:
+        # Whoever leads after an empty Redis restores from his own copy: let it not be an old one.
+        if self._clock() >= self._copy_due:
+            self._copy_due = self._clock() + COPY_S
+            snapshot = await self._registry.snapshot()
+            if snapshot.epoch:
+                await self._troubles.note("copy", await self._keeper.keep(snapshot))
+
+    def _scale(self, snapshot: Snapshot, term: Term) -> None:
         async def look() -> None:
             try:
-                if await self._scaling.look(snapshot):
+                if await self._scaling.look(snapshot, term.check):
                     self.wake()
-            except RegistryError as error:
+            except (RegistryError, LostLeadError) as error:
                 log.warning("not_scaled", reason=str(error))
             except Exception:
                 log.exception("scaling_broke")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from control.autoscale import Load, Past, advise
+from control.leadership import Check, alone
 from control.load import Carried
 from control.troubles import Troubles
 from health.model import Node, Pool
@@ -33,14 +34,15 @@ class Scaling:
         self._due = 0.0
         self._past: dict[str, Past] = {}
 
-    async def look(self, snapshot: Snapshot) -> bool:
-        """Scale what needs it; True where a pool was changed. Raises RegistryError."""
+    async def look(self, snapshot: Snapshot, check: Check = alone) -> bool:
+        """Scale what needs it; True where a pool was changed. Raises RegistryError, and LostLeadError by `check`."""
         pools = {country: pool for country, pool in snapshot.pools.items() if pool.target_connections is not None}
         now = self._clock()
         if not pools or now < self._due:
             return False
         self._due = now + self._interval
         carried = await self._read()
+        await check()
         await self._troubles.note("load", carried.trouble)
         changed = False
         for country, pool in pools.items():

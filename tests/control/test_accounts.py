@@ -108,16 +108,12 @@ def test_spans_are_told_in_words(seconds: float, text: str) -> None:
 # the whole control, on a real Redis
 
 
+@pytest.mark.usefixtures("everybody_leads")
 async def test_two_instances_that_both_believe_to_lead_never_exceed_the_account(
     fleet: Any, new_control: Callable[..., Any], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Registry.open(RedisSettings(url=redis_url, timeout=1.0))
     second = new_control(own)
-
-    async def always(*_: Any) -> bool:
-        return True
-
-    monkeypatch.setattr(Registry, "acquire", always)
     fleet.world.provider.slots = 4
     created: list[int] = []
     create = fleet.world.engine.create
@@ -131,13 +127,18 @@ async def test_two_instances_that_both_believe_to_lead_never_exceed_the_account(
     for country in ("jp", "us", "gb"):
         await fleet.pool(3, country)
     await rounds(fleet, second, count=25)
+    assert fleet.reconciler.leader
+    assert second.reconciler.leader
     assert len(fleet.world.engine.running) == 4
     assert max(created) == 4
     assert await holders(fleet) == fleet.world.engine.running
     assert "4 of 4 sessions are in use" in "".join(fleet.reconciler.trouble(c) for c in ("jp", "us", "gb"))
     for victim in fleet.world.engine.running[:2]:
         fleet.world.engine.kill(victim, 67)
-    await rounds(fleet, second, count=40)
+    fleet.world.ahead += 1
+    await rounds(fleet, second, count=20)
+    fleet.world.ahead += 1
+    await rounds(fleet, second, count=20)
     assert max(created) == 4
     assert len(fleet.world.engine.running) == 4
     await second.close()
@@ -174,6 +175,8 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
     assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
     assert fleet.world.engine.running == [other.id]
     assert fleet.world.engine.calls.count("create") == made
+    fleet.world.ahead += 1
+    await rounds(fleet, count=3)
     assert "account acct starts no node for another" in fleet.reconciler.trouble("jp")
     assert "AUTH_FAILED" in fleet.reconciler.trouble("jp")
     await fleet.close()

@@ -266,5 +266,20 @@ async def test_a_killed_leader_is_replaced_within_ten_seconds(
             await process.wait()
 
 
+async def test_one_that_does_not_lead_keeps_a_copy_all_the_same(
+    new_control: Callable[..., Any], registry: Registry, shared_redis: Any, tmp_path: Path
+) -> None:
+    first, second = new_control(lease=LEASE), new_control(lease=LEASE, state_dir=tmp_path / "second")
+    await first.pool(0, target_connections=7)
+    await first.reconciler.tick()
+    await second.reconciler.tick()
+    assert not second.reconciler.leader
+    assert shared_redis.command("FLUSHALL") == "+OK"
+    await second.settle(registry.epoch)
+    pool = await registry.pool("jp")
+    assert pool is not None
+    assert pool.target_connections == 7
+
+
 async def _leader(registry: Registry) -> str:
     return (await registry.leader(ROLE)).partition(":")[0]
