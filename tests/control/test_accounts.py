@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,6 +228,22 @@ async def test_a_redis_restarted_empty_is_refilled_from_the_nodes(
     assert len(control.world.engine.running) == 3
     await control.close()
     await registry.close()
+
+
+async def test_nodes_told_from_their_containers_alone_have_their_sessions_again(
+    fleet: Any, new_control: Callable[..., Any], shared_redis: Any, tmp_path: Path
+) -> None:
+    await fleet.pool(2)
+    before = await fleet.serving(count=2)
+    await fleet.close()
+    assert shared_redis.command("FLUSHALL") == "+OK"
+    (tmp_path / "fleet.json").unlink()
+    again = new_control()
+    after = await again.serving(count=2)
+    told = [(one.id, one.provider, one.account, one.vpn_server) for one in before]
+    assert [(one.id, one.provider, one.account, one.vpn_server) for one in after] == told
+    await rounds(again, count=2)
+    assert await holders(again) == sorted(one.id for one in before)
 
 
 async def test_an_empty_ledger_is_refilled_before_a_new_node_is_placed(fleet: Any, redis_url: str) -> None:
