@@ -84,7 +84,8 @@ class NordVpn:
         return {account.name: account.slots for account in self._settings.accounts}
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        return moved(self._catalogue.listed(), [node for node in nodes.values() if node.account in self.accounts()])
+        mine = [node for node in nodes.values() if node.account in self.accounts()]
+        return moved(self._catalogue.listed(), mine) if mine else {}
 
     async def countries(self) -> tuple[str, ...]:
         try:

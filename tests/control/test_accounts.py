@@ -174,6 +174,8 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
         "the VPN server refused the credentials: AUTH_FAILED; account acct starts no node for 10 min"
     )
     assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
+    assert await fleet.registry.accounts.penalties() == {}
+    assert await holders(fleet) == [other.id]
     assert fleet.world.engine.running == [other.id]
     assert fleet.world.engine.calls.count("create") == made
     fleet.world.ahead += 1

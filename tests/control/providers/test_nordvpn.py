@@ -59,6 +59,8 @@ class StandIn:
         self.recommended: list[dict[str, Any]] | None = None
         self.broken: set[str] = set()
         self.asked: list[str] = []
+        self.slow = False
+        self.too_often = False
         self.raw: bytes | None = None
         self.url = ""
 
@@ -69,6 +71,10 @@ class StandIn:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        if self.slow:
+            await asyncio.sleep(30)
+        if self.too_often:
+            return web.Response(status=429, headers={"Retry-After": "100"})
         if request.path in self.broken:
             return web.Response(status=500)
         if self.raw is not None:
@@ -229,6 +235,37 @@ async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, 
     assert await provider.countries() == ("gb", "jp")
 
 
+async def test_a_slow_api_holds_up_one_choice_and_no_other(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    provider = new_provider(timeout=0.3)
+    await choose(provider, wish(server="jp1.nordvpn.example"))
+    await choose(provider, wish())
+    stand_in.slow = True
+    began = time.monotonic()
+    assert (await choose(provider, wish())).server == "jp2.nordvpn.example"
+    assert 0.25 < time.monotonic() - began < 2
+    began = time.monotonic()
+    for _ in range(20):
+        await choose(provider, wish())
+    assert time.monotonic() - began < 0.25
+
+
+async def test_an_api_that_is_asked_too_often_is_left_in_peace(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    await choose(provider, wish(server="jp1.nordvpn.example"))
+    await choose(provider, wish())
+    stand_in.too_often, asked = True, len(stand_in.asked)
+    for _ in range(5):
+        assert (await choose(provider, wish())).server == "jp2.nordvpn.example"
+    assert len(stand_in.asked) == asked + 1
+    stand_in.too_often, now[0] = False, 100.0
+    assert (await choose(provider, wish())).server == "jp1.nordvpn.example"
+
+
 async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: StandIn) -> None:
     stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
     with pytest.raises(ProviderError, match="/v1/servers answered 500"):
@@ -355,6 +392,13 @@ async def test_a_node_whose_server_has_another_address_by_now_is_told(
     provider.moved(nodes)
     await until(lambda: provider.moved(nodes))
     assert provider.moved(nodes) == {there.id: "jp1.nordvpn.example has another address by now: 198.18.10.99"}
+
+
+async def test_without_nodes_of_its_own_nothing_is_asked(provider: NordVpn, stand_in: StandIn) -> None:
+    foreign = using("jp1.nordvpn.example", "other")
+    assert provider.moved({foreign.id: foreign}) == {}
+    await asyncio.sleep(0)
+    assert stand_in.asked == []
 
 
 @pytest.mark.parametrize("nonsense", [b"<html>", b"[]", b"[{}]", b"{}", b'[{"hostname": "jp1.nordvpn.example"}]'])
