@@ -14,7 +14,7 @@ from control.model import Container
 from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
 from health.account_slots import Book, Held
 from health.config import RedisSettings
-from health.model import Node, NodeKind, NodeStatus
+from health.model import Node, NodeKind, NodeStatus, Pool
 from health.registry import Registry
 
 REFUSED = '{"event": "ended", "code": 69, "reason": "the VPN server refused the credentials: AUTH_FAILED"}\n'
@@ -144,6 +144,26 @@ async def test_two_instances_that_both_believe_to_lead_never_exceed_the_account(
     assert len(fleet.world.engine.running) == 4
     await second.close()
     await own.close()
+
+
+async def test_many_instances_that_place_at_once_share_what_there_is(
+    fleet: Any, new_control: Callable[..., Any]
+) -> None:
+    fleet.world.provider.slots = 4
+    await fleet.registry.begin_epoch()
+    controls = [fleet, *(new_control() for _ in range(5))]
+    pools = {country: Pool(country=country) for country in ("jp", "us", "gb", "de", "fr", "nl")}
+
+    async def place(control: Any, country: str) -> Node | None:
+        try:
+            found: Node | None = await control.placement.place(f"{country}-0", pools[country], "")
+        except NoSlotError:
+            return None
+        return found
+
+    placed = await asyncio.gather(*(place(one, country) for one, country in zip(controls, pools, strict=True)))
+    assert sorted(node.id for node in placed if node) == await holders(fleet)
+    assert len(await fleet.registry.nodes()) == len(await holders(fleet)) == 4
 
 
 async def test_a_session_comes_back_when_its_container_is_gone(fleet: Any) -> None:
