@@ -7,7 +7,7 @@ compared with the nodes again and again: a session nobody has is freed, a node w
 How the ledger is kept is `health.account_slots`' business; Redis is not known here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from control.model import Container
 from control.providers import Closed, NoSlotError, ProviderError, in_full_use
 from health.account_slots import MAX_SLOTS, AccountSlots, Answer, Book
+from health.countries import THIS_MACHINE
 from health.model import Node, NodeKind, NodeStatus
 
 log = structlog.get_logger()
@@ -35,6 +36,14 @@ class Differences:
     missing: tuple[Node, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Which accounts take no node now, and all nodes that have a session or are to get one."""
+
+    closed: Mapping[str, Closed]
+    holding: tuple[Node, ...]
+
+
 class Accounts:
     """`limits` says which accounts there are, and how many sessions each has. Methods raise RegistryError."""
 
@@ -42,17 +51,22 @@ class Accounts:
         self._ledger = ledger
         self._limits = limits
 
-    async def closed(self) -> dict[str, Closed]:
-        """The accounts that take no node now."""
+    async def survey(self, nodes: Mapping[str, Node]) -> Survey:
+        """How the accounts stand, `nodes` being all that are recorded. Who runs without a session gets one first."""
         limits = self._limits()
-        return closed(await self._ledger.read(limits), limits)
+        book = await self._ledger.read(limits)
+        missing = [node for node in differences(book, nodes, set()).missing if node.account in limits]
+        if missing:
+            await self._refill(missing, limits)
+            book = await self._ledger.read(limits)
+        return Survey(closed(book, limits), tuple(holding(book, nodes)))
 
     async def penalties(self) -> dict[str, float]:
         """The servers that failed lately, and how much that weighs."""
         return await self._ledger.penalties()
 
-    async def reserve(self, node: Node, others: Iterable[Node] = ()) -> None:
-        """A session for `node`, after those of `others` that run without one. Idempotent.
+    async def reserve(self, node: Node) -> None:
+        """A session for `node`. Idempotent.
 
         Raises NoSlotError: the account is in full use; ProviderError: it rests, is unknown, or has a node on that
         server.
@@ -60,8 +74,7 @@ class Accounts:
         slots = self._limits().get(node.account)
         if slots is None:
             raise ProviderError(f"account {node.account!r} is not configured any more")
-        present = [(one.id, one.vpn_server) for one in others if one.account == node.account]
-        answer, detail = await self._ledger.take(node.account, slots, node.id, node.vpn_server, present)
+        answer, detail = await self._ledger.take(node.account, slots, node.id, node.vpn_server)
         if answer is Answer.RESTING:
             raise ProviderError(resting(node.account, detail))
         if answer is Answer.SERVER:
@@ -98,9 +111,14 @@ class Accounts:
                 log.info("session_freed", account=account, slot=slot, node=node_id)
             if freed and node is not None and failed_there(node):
                 await self._ledger.penalise(node.vpn_server)
-        for account in sorted({node.account for node in found.missing}):
-            present = [(node.id, node.vpn_server) for node in found.missing if node.account == account]
-            await self._ledger.refill(account, sizes[account], present)
+        await self._refill(found.missing, sizes)
+
+    async def _refill(self, missing: Iterable[Node], sizes: Mapping[str, int]) -> None:
+        present: dict[str, list[tuple[str, str]]] = {}
+        for node in missing:
+            present.setdefault(node.account, []).append((node.id, node.vpn_server))
+        for account, nodes in present.items():
+            await self._ledger.refill(account, sizes[account], nodes)
 
 
 def closed(book: Book, limits: Mapping[str, int]) -> dict[str, Closed]:
@@ -113,6 +131,27 @@ def closed(book: Book, limits: Mapping[str, int]) -> dict[str, Closed]:
         if why is not None:
             found[account] = why
     return found
+
+
+def holding(book: Book, nodes: Mapping[str, Node]) -> Iterator[Node]:
+    """The nodes whose server is taken: those that have not ended, and those whose session is not free yet. Pure.
+
+    Of a node that is not recorded, or not yet, its id, account and server are known.
+    """
+    live = {node.id for node in nodes.values() if not node.status.ended}
+    yield from (nodes[node_id] for node_id in live)
+    for account, slots in book.held.items():
+        for holder in slots.values():
+            if holder.node not in live:
+                yield nodes.get(holder.node) or Node(
+                    id=holder.node,
+                    country=THIS_MACHINE,
+                    kind=NodeKind.VPN,
+                    machine="",
+                    status=NodeStatus.REQUESTED,
+                    account=account,
+                    vpn_server=holder.server,
+                )
 
 
 def differences(book: Book, nodes: Mapping[str, Node], here: set[str]) -> Differences:

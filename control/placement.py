@@ -59,11 +59,11 @@ class Placement:
     async def choose(self, pool: Pool, wish: Wish) -> Choice:
         """A server for a new node of `pool`. Call it, and claim the slot, under `lock`."""
         provider = self.provider(pool.provider)
-        nodes = (await self._registry.nodes()).values()
-        others = [node for node in nodes if not node.status.ended]
-        failed = {node.vpn_server: 1.0 for node in nodes if node.status is NodeStatus.FAILED}
+        nodes = await self._registry.nodes()
+        survey = await self._accounts.survey(nodes)
+        failed = {node.vpn_server: 1.0 for node in nodes.values() if node.status is NodeStatus.FAILED}
         avoid = failed | await self._accounts.penalties()
-        return await provider.choose(wish, others, avoid, await self._accounts.closed())
+        return await provider.choose(wish, survey.holding, avoid, survey.closed)
 
     def node(self, slot: str, pool: Pool, choice: Choice, protocol: Protocol) -> Node:
         """The record of a node that is only wished for yet."""
@@ -90,10 +90,13 @@ class Placement:
     async def claim(self, slot: str, node: Node, expected: str) -> Node | None:
         """Take a session of the node's account, then the slot, and record the node: all or nothing.
 
-        Raises ProviderError where the account has no session for it by now.
+        None where another was faster: who asks again sees why.
         """
-        others = [one for one in (await self._registry.nodes()).values() if not one.status.ended]
-        await self._accounts.reserve(node, others)
+        try:
+            await self._accounts.reserve(node)
+        except ProviderError as error:
+            log.info("session_not_reserved", node=node.id, slot=slot, reason=str(error))
+            return None
         if not await self._registry.claim_slot(slot, node, expected):
             await self._accounts.give_back(node)
             return None

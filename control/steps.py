@@ -187,10 +187,10 @@ class Steps:
         if current is None or current.status is not NodeStatus.REQUESTED:
             return False
         try:
-            await self._placement.may_start(node)
             container_id = container.id if container is not None else await self._creator.make(node, self.epoch)
             # The create may have taken as long as it took another to lead, end this node and free its slot.
             await check()
+            await self._placement.may_start(node)
             await self._engine.start(container_id)
         except EngineGoneError:
             raise

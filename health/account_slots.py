@@ -68,7 +68,8 @@ take(ARGV[1], ARGV[2])
 return {'held', ''}
 """
 )
-# Free a slot if this node has held it for so long. KEYS slot; ARGV node, milliseconds. Answers 1 where it did.
+# Free a slot if this node has held it for so long and, by its record, has ended or never was: who asks may have looked
+# long ago. KEYS slot, node record; ARGV node, milliseconds. Answers 1 where it did.
 _FREE = (
     _NOW
     + """
@@ -77,6 +78,11 @@ if not value then return 0 end
 local ok, held = pcall(cjson.decode, value)
 if not ok or type(held) ~= 'table' or held.node ~= ARGV[1] then return 0 end
 if math.abs(now - (held.at or 0)) < tonumber(ARGV[2]) then return 0 end
+local record = redis.call('GET', KEYS[2])
+if record then
+  local status = cjson.decode(record).status
+  if status ~= 'stopped' and status ~= 'failed' then return 0 end
+end
 return redis.call('DEL', KEYS[1])
 """
 )
@@ -186,9 +192,13 @@ class AccountSlots:
         await self.take(account, slots, "", "", present)
 
     async def free(self, account: str, slot: int, node: str, held_for: float = 0.0) -> bool:
-        """Free a session if `node` holds it, for `held_for` seconds at least; True for the one caller that did."""
+        """Free a session if `node` holds it, for `held_for` seconds at least, and is not recorded as one that lives.
+
+        True for the one caller that did.
+        """
         async with self._call():
-            return bool(await self._free(keys=[self._key("slot", f"{account}:{slot}")], args=[node, held_for * 1000]))
+            keys = [self._key("slot", f"{account}:{slot}"), self._key("node", node)]
+            return bool(await self._free(keys=keys, args=[node, held_for * 1000]))
 
     async def rest(self, account: str, reason: str, seconds: float) -> None:
         """Let no node of `account` start for so long, counted from now."""

@@ -79,7 +79,7 @@ class Provider(Interface):
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
-        """A server and account for a new node beside `others`, the nodes that have not ended.
+        """A server and account for a new node beside `others`, the nodes that have a session or are to get one.
 
         Servers in `avoid` failed lately, the heavier the more: they are taken only where there is no other. Accounts in
         `closed` take no node now. Raises NoSlotError where it is for want of a free session alone.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from control.accounts import closed, differences, failed_there, span
+from control.accounts import closed, differences, failed_there, holding, span
 from control.model import Container
 from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
 from health.account_slots import Book, Held
@@ -32,8 +33,10 @@ def nodes(*found: Node) -> dict[str, Node]:
     return {one.id: one for one in found}
 
 
-async def rounds(*controls: Any, count: int = 12) -> None:
+async def rounds(*controls: Any, count: int = 12, seconds: float = 0.3) -> None:
+    """Rounds of control, so many seconds apart by its clock."""
     for _ in range(count):
+        controls[0].world.ahead += seconds
         await asyncio.gather(*(control.reconciler.tick() for control in controls))
         await asyncio.gather(*(control.reconciler.settle() for control in controls))
 
@@ -76,6 +79,12 @@ def test_closed_accounts_say_why() -> None:
         "acct": Closed("account acct: 1 of 1 sessions are in use", full=True),
         "rests": Closed("account rests starts no node for another 9 min 58 s: AUTH_FAILED"),
     }
+
+
+def test_servers_are_taken_until_their_session_is_free() -> None:
+    there = nodes(node(1), node(2, NodeStatus.FAILED), node(3, NodeStatus.FAILED))
+    found = {one.id: one.vpn_server for one in holding(book(1, 2, 9), there)}
+    assert found == {"jp000001": "jp1.x", "jp000002": "jp2.x", "jp000009": ""}
 
 
 def test_only_full_accounts_are_worth_waiting_for() -> None:
@@ -193,7 +202,7 @@ async def test_a_node_that_was_requested_before_the_rest_is_not_started(fleet: A
     await rounds(fleet)
     ended = await fleet.registry.node(requested.id)
     assert ended.reason == "account acct starts no node: AUTH_FAILED"
-    assert fleet.world.engine.calls.count("create") == 0
+    assert fleet.world.engine.calls.count("start") == 0
     assert await holders(fleet) == []
     await fleet.registry.accounts.rest("acct", "AUTH_FAILED", 0.001)
     await fleet.later(61)
@@ -224,14 +233,14 @@ async def test_an_empty_ledger_is_refilled_before_a_new_node_is_placed(fleet: An
     fleet.world.provider.slots = 2
     await fleet.pool(2)
     await fleet.serving(count=2)
-    for slot in range(2):
-        for holder in await holders(fleet):
-            await fleet.registry.accounts.free("acct", slot, holder)
+    with Redis.from_url(redis_url) as raw:
+        raw.delete("vx:1:slot:acct:0", "vx:1:slot:acct:1")
     assert await holders(fleet) == []
     pool = fleet.fleet.pool_of(await fleet.fleet.snapshot(), "us")
-    async with fleet.placement.lock:
-        with pytest.raises(NoSlotError, match="account acct: all 2 sessions are in use"):
-            await _place(fleet, pool)
+    with pytest.raises(NoSlotError, match="account acct: 2 of 2 sessions are in use"):
+        await fleet.placement.place("us-0", pool, "")
+    assert await _place(fleet, pool) is None
+    assert len(await holders(fleet)) == 2
 
 
 async def _place(control: Any, pool: Any) -> Any:

@@ -1,12 +1,14 @@
 """The ledger on a real Redis: a session is held by one node, also when many ask at once."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from health.account_slots import FORGIVEN, WORST, Answer, faded
 from health.config import RedisSettings
+from health.model import Node, NodeStatus
 from health.registry import Registry, RegistryError
 
 
@@ -66,6 +68,16 @@ async def test_a_session_is_freed_by_its_holder_alone_and_once(registry: Registr
     answers = await asyncio.gather(*(registry.accounts.free("main", 0, name(1)) for _ in range(5)))
     assert answers.count(True) == 1
     assert await registry.accounts.take("main", 1, name(2), "a.x") == (Answer.HELD, "")
+
+
+async def test_the_session_of_a_node_that_lives_by_its_record_is_not_freed(
+    registry: Registry, make_node: Callable[..., Node]
+) -> None:
+    await registry.accounts.take("main", 1, "jp3f9a1c", "a.x")
+    await registry.put_node(make_node("jp3f9a1c"))
+    assert not await registry.accounts.free("main", 0, "jp3f9a1c")
+    await registry.put_node(make_node("jp3f9a1c", status=NodeStatus.FAILED))
+    assert await registry.accounts.free("main", 0, "jp3f9a1c")
 
 
 async def test_an_account_that_rests_starts_nothing_and_keeps_what_it_has(registry: Registry, raw: Any) -> None:
