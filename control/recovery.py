@@ -1,8 +1,8 @@
 """What outlives an empty Redis: a copy of the fleet's wishes and nodes on disk, and how the registry is refilled.
 
-The copy (`<state_dir>/fleet.json`, mode 0600: it holds password hashes) follows the registry while that is complete.
-A registry without an epoch is refilled from the copy and from the containers that run, and only then declared complete,
-so that gateways never take it for a fleet without nodes.
+The copy (`<state_dir>/fleet.json`, mode 0600: it holds hashes of passwords and tokens) follows the registry while that
+is complete. A registry without an epoch is refilled from the copy and from the containers that run, and only then
+declared complete, so that gateways never take it for a fleet without nodes.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from control.model import Container
 from control.nodefiles import NodeFiles
-from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, UnknownSchemaError, User
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, Token, UnknownSchemaError, User
 from health.registry import Registry, Snapshot, StaleVersionError
 
 log = structlog.get_logger()
@@ -31,6 +32,7 @@ class Copy(Record):
     nodes: tuple[Node, ...] = ()
     pools: tuple[Pool, ...] = ()
     users: tuple[User, ...] = ()
+    tokens: tuple[Token, ...] = ()
 
 
 class Keeper:
@@ -40,9 +42,9 @@ class Keeper:
         self._path = state_dir / "fleet.json"
         self._written: Copy | None = None
 
-    async def keep(self, snapshot: Snapshot) -> str:
+    async def keep(self, snapshot: Snapshot, tokens: Mapping[str, Token] = MappingProxyType({})) -> str:
         """Write what changed since the last call; why that did not work, or an empty string. Never raises."""
-        copy = copy_of(snapshot)
+        copy = copy_of(snapshot, tokens)
         if copy == self._written:
             return ""
         try:
@@ -70,13 +72,14 @@ class Keeper:
             return Copy(), f"its copy on disk is not understood and was put aside as {aside}: {error}"
 
 
-def copy_of(snapshot: Snapshot) -> Copy:
+def copy_of(snapshot: Snapshot, tokens: Mapping[str, Token] = MappingProxyType({})) -> Copy:
     """What is worth keeping of `snapshot`: not nodes that ended, not those that come from the configuration."""
     nodes = sorted(snapshot.nodes.values(), key=lambda node: node.id)
     return Copy(
         nodes=tuple(node for node in nodes if node.kind is NodeKind.VPN and not node.status.ended),
         pools=tuple(snapshot.pools[country] for country in sorted(snapshot.pools)),
         users=tuple(snapshot.users[name] for name in sorted(snapshot.users)),
+        tokens=tuple(tokens[token_id] for token_id in sorted(tokens)),
     )
 
 
@@ -105,6 +108,8 @@ async def rebuild(
     for user in copy.users:
         if user.name not in present:
             await registry.put_user(user)
+    for token in copy.tokens:
+        await registry.put_token(token)
     await registry.begin_epoch()
     counts = f"{len(nodes)} nodes, {len(pools)} pools, {len(copy.users)} users"
     if without:

@@ -227,6 +227,7 @@ async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, 
     stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
     assert (await choose(provider, wish(), [])).server == "jp2.nordvpn.example"
     assert await provider.countries() == ("gb", "jp")
+    assert "jp2.nordvpn.example" in (await provider.servers())["jp"]
 
 
 async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: StandIn) -> None:
@@ -235,6 +236,8 @@ async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: S
         await choose(provider, wish(), [])
     with pytest.raises(ProviderError, match="countries answered 500"):
         await provider.countries()
+    with pytest.raises(ProviderError, match="/v1/servers answered 500"):
+        await provider.servers()
 
 
 async def test_an_api_that_is_not_there_is_told(new_provider: Callable[..., NordVpn], unused_tcp_port: int) -> None:
