@@ -1,6 +1,7 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from control import config
 from control.admission import Gate, OwnAddress
 from control.agents import Agents
 from control.api.context import Context
-from control.api.server import application, serving
+from control.api.listener import serving
+from control.api.server import application
 from control.config import ControlSettings, CustomSettings, NordVpnSettings
 from control.engine import Engine
 from control.engine.docker import DockerEngine
@@ -87,6 +89,9 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
     with stop_signals() as stop:
         try:
             async with serving(application(parts.api, password), host, port) as bound:
+                # What is there now stays: the collector need not walk all of it again and again.
+                gc.collect()
+                gc.freeze()
                 log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
                 await parts.reconciler.run(stop)
         except OSError as error:
@@ -144,7 +149,6 @@ def _assemble(
         engine=engine,
         steps=steps,
         wake=wake,
-        moved=placement.moved,
         troubles=troubles,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
@@ -157,5 +161,6 @@ def _assemble(
         default_provider=settings.provider,
         changed=reconciler.wake,
         engine=engine,
+        gateways=settings.gateways,
     )
     return _Parts(reconciler, context)

@@ -164,13 +164,14 @@ class Reconciler:
         containers = await self._containers()
         if containers is None:
             return
+        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
         snapshot = await self._registry.snapshot()
         await term.check()
         await self._configured_nodes(snapshot)
         if not snapshot.epoch:
             await self._rebuild(containers)
             return
-        await self._troubles.note("copy", await self._keeper.keep(snapshot))
+        await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
             await self._sweep(snapshot)
@@ -182,8 +183,8 @@ class Reconciler:
                     self._begin(self._steps, step, term)
 
     async def _rebuild(self, containers: list[Container]) -> None:
-        copy = await self._keeper.load()
-        told = await recovery.rebuild(self._registry, copy, containers, self._adopt)
+        copy, without = await self._keeper.load()
+        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
         log.warning("registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
@@ -203,9 +204,10 @@ class Reconciler:
         # Whoever leads after an empty Redis restores from his own copy: let it not be an old one.
         if self._clock() >= self._copy_due:
             self._copy_due = self._clock() + COPY_S
+            tokens = await self._registry.tokens()
             snapshot = await self._registry.snapshot()
             if snapshot.epoch:
-                await self._troubles.note("copy", await self._keeper.keep(snapshot))
+                await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
 
     def _scale(self, snapshot: Snapshot, term: Term) -> None:
         async def look() -> None:

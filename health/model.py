@@ -17,6 +17,7 @@ from health.upstream import UpstreamUrl
 Country = Annotated[str, AfterValidator(countries.normalise)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z]{2}[0-9a-f]{6}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")]
+TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 NODE_ID = re.compile(r"[a-z]{2}[0-9a-f]{6}")
 
 
@@ -201,6 +202,28 @@ class User(Record):
     max_connections: Annotated[int, Field(ge=1)] | None = None
     bytes_per_second: Annotated[int, Field(ge=1024)] | None = None
     monthly_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class Scope(StrEnum):
+    """What a token may do; each includes those before it."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+    def includes(self, other: "Scope") -> bool:
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+class Token(Record):
+    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); `created_at` is Unix seconds."""
+
+    id: TokenId
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
+    scope: Scope
+    sha256: Annotated[str, Field(repr=False, pattern=r"^[0-9a-f]{64}$")]
+    created_at: float
 
 
 def new_node_id(country: str) -> str:

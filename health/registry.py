@@ -8,6 +8,7 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     score:<id>     last score; expires after 10 minutes, gateways keep what they saw
     pool:<cc>      a pool; pools is the set of countries
     user:<name>    a proxy user; users is the set of names
+    token:<id>     an API token, its secret's SHA-256 only; tokens is the set of ids
     session:<user>:<name>
                    the node a client's session is on; expires. <user> has no colon; empty for all who proved no name
     limits:<user>  hash of the leases that gateway workers hold of a user's limits; each ends after 15 s
@@ -32,7 +33,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
@@ -45,7 +46,7 @@ from health import registry_scripts
 from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
-from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
+from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, Token, UnknownSchemaError, User
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -102,6 +103,7 @@ class Registry:
         self._claim = client.register_script(registry_scripts.CLAIM)
         self._advance = client.register_script(registry_scripts.ADVANCE)
         self._retire = client.register_script(registry_scripts.RETIRE)
+        self._swap = client.register_script(registry_scripts.SWAP)
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
         self.accounts = AccountSlots(client, PREFIX, self._call)
@@ -230,11 +232,34 @@ class Registry:
     async def put_user(self, user: User) -> None:
         await self._put("user", "users", user.name, user)
 
+    async def swap_user(self, user: User, expected: User | None) -> bool:
+        """Store `user` if `expected` still is what is stored (None: nothing); False where it is not."""
+        async with self._call():
+            answer = await self._swap(
+                keys=[PREFIX + f"user:{user.name}", PREFIX + "users", EVENTS],
+                args=[expected.dump() if expected else "", user.dump(), user.name, _event("user", user.name)],
+            )
+        return bool(answer)
+
     async def delete_user(self, name: str) -> None:
         await self._delete("user", "users", name)
 
     async def users(self) -> dict[str, User]:
         return await self._read_all("user", "users", User)
+
+    # tokens
+
+    async def put_token(self, token: Token) -> None:
+        await self._put("token", "tokens", token.id, token)
+
+    async def delete_token(self, token_id: str) -> None:
+        await self._delete("token", "tokens", token_id)
+
+    async def token(self, token_id: str) -> Token | None:
+        return (await self._read("token", [token_id], Token)).get(token_id)
+
+    async def tokens(self) -> dict[str, Token]:
+        return await self._read_all("token", "tokens", Token)
 
     # sessions
 
@@ -365,14 +390,18 @@ class Registry:
             users=_load_all(found, "user:", User),
         )
 
-    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, subscribed: Callable[[], None] = lambda: None) -> AsyncGenerator[dict[str, Any], None]:
         """Changes as they are published, for ever; raises RegistryError within 2 s when the subscription is lost.
 
-        Call it again to go on; what happened in between is not told, so read everything then.
+        Call it again to go on; what happened in between is not told, so read everything then. `subscribed` is called
+        once nothing that is published is missed any more.
         """
         async with self._redis.pubsub() as pubsub:
             async with self._call():
                 await pubsub.subscribe(EVENTS)
+                while (await pubsub.get_message(timeout=self._deadline) or {}).get("type") != "subscribe":
+                    pass
+            subscribed()
             asked = False
             while True:
                 with _translated():

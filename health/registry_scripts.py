@@ -70,6 +70,17 @@ redis.call('SET', KEYS[1], ARGV[2])
 redis.call('PUBLISH', KEYS[2], ARGV[3])
 return 1
 """
+# Replace a record only if it is the expected one to the byte (empty: not there). KEYS record, index, events; ARGV
+# expected, record, name, event. Answers 1, or 0 where it is another one.
+SWAP = """
+local old = redis.call('GET', KEYS[1]) or ''
+if old == ARGV[2] then return 1 end
+if old ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('PUBLISH', KEYS[3], ARGV[4])
+return 1
+"""
 # Lower a pool and move one of its nodes in one step, so that no reconciler sees the one without the other.
 # KEYS pool, node, events, pools; ARGV version, pool, status, node, event, country. Answers 1, 0 (the node moved on) or
 # -1 - version.

@@ -94,6 +94,13 @@ class Custom:
     async def countries(self) -> tuple[str, ...]:
         return tuple(sorted({entry.label.country for entry in (await self._read()).entries}))
 
+    async def servers(self) -> dict[str, tuple[str, ...]]:
+        """The servers that the files name, by country. Raises ProviderError."""
+        found: dict[str, set[str]] = {}
+        for entry in (await self._read()).entries:
+            found.setdefault(entry.label.country, set()).update(remote.host for remote in entry.remotes)
+        return {country: tuple(sorted(names)) for country, names in found.items()}
+
     async def close(self) -> None:
         await self._lookups.close()
 

@@ -96,6 +96,13 @@ class NordVpn:
                 raise
             return tuple(sorted(served))
 
+    async def servers(self) -> dict[str, tuple[str, ...]]:
+        """Host names of all usable servers, by country. Raises ProviderError."""
+        found: dict[str, list[str]] = {}
+        for server in (await self._catalogue.servers()).values():
+            found.setdefault(server.country, []).append(server.hostname)
+        return {country: tuple(sorted(names)) for country, names in found.items()}
+
     async def close(self) -> None:
         await self._catalogue.close()
         await self._api.close()

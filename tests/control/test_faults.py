@@ -247,7 +247,7 @@ async def test_a_full_disk_stops_nothing_and_says_so(fleet: Any, told: Told, mon
         assert len(told.of("trouble")) == 1
     await rounds(fleet, 1)
     assert [event["subject"] for event in told.of("recovered")] == ["copy"]
-    assert len((await fleet.reconciler._keeper.load()).nodes) == 2
+    assert len((await fleet.reconciler._keeper.load())[0].nodes) == 2
 
 
 async def test_a_full_disk_costs_the_log_of_an_exit_not_its_slot(

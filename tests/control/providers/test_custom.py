@@ -108,6 +108,7 @@ async def test_names_become_numbers(provider: Custom) -> None:
     choice = await choose(provider, wish("us", Protocol.WIREGUARD))
     assert choice.endpoint == "198.18.0.31:51820/udp"
     assert await provider.countries() == ("jp", "us")
+    assert "jp2.vpn.example" in (await provider.servers())["jp"]
 
 
 @pytest.mark.parametrize("server", ["jp-osaka-2", "JP-Osaka-2.ovpn", "jp2.vpn.example"])

@@ -233,6 +233,7 @@ async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, 
     stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
     assert (await choose(provider, wish(), [])).server == "jp2.nordvpn.example"
     assert await provider.countries() == ("gb", "jp")
+    assert "jp2.nordvpn.example" in (await provider.servers())["jp"]
 
 
 async def test_a_slow_api_holds_up_one_choice_and_no_other(
@@ -272,11 +273,13 @@ async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: S
         await choose(provider, wish(), [])
     with pytest.raises(ProviderError, match="countries answered 500"):
         await provider.countries()
+    with pytest.raises(ProviderError, match="/v1/servers answered 500"):
+        await provider.servers()
 
 
 async def test_an_api_that_is_not_there_is_told(new_provider: Callable[..., NordVpn], unused_tcp_port: int) -> None:
     provider = new_provider(api_url=f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(ProviderError, match="/v1/servers failed"):
+    with pytest.raises(ProviderError, match=r"/v1/servers.* failed: Cannot connect"):
         await choose(provider, wish(), [])
 
 
