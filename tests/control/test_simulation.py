@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from control.engine import EngineError
-from control.providers import Choice, Closed, NoSlotError, Wish
+from control.providers import Choice, Closed, Wish, nobody
 from health.model import Node, NodeStatus, Pool
 from tests.control.conftest import FakeEngine, FakeProvider, World
 
@@ -52,17 +52,15 @@ class Accounts(FakeProvider):
     """So many accounts of so many slots; a server is given to one node of an account at a time."""
 
     def accounts(self) -> dict[str, int]:
-        return {f"a{n}": SLOTS for n in range(ACCOUNTS)}
+        return {f"a{number}": SLOTS for number in range(ACCOUNTS)}
 
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
-        nodes = list(others)
-        used = Counter(node.account for node in nodes)
-        account = next((name for name in self.accounts() if used[name] < SLOTS and name not in closed), None)
+        account = next((name for name in self.accounts() if name not in closed), None)
         if account is None:
-            raise NoSlotError(f"every account is in full use: {ACCOUNTS * SLOTS}")
-        taken = {node.vpn_server for node in nodes if node.account == account}
+            raise nobody(closed.values())
+        taken = {node.vpn_server for node in others if node.account == account}
         server = next(name for name in (f"{wish.country}{n}" for n in range(400)) if name not in taken)
         return Choice(account, server, "", "198.18.10.11", 1194, "udp")
 
