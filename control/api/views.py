@@ -186,7 +186,7 @@ def node_view(node: Node, sample: Sample | None, score: Score | None) -> NodeVie
         score=score.value if score is not None else None,
         exit_ip=node.exit_ip or None,
         exit_country=node.exit_country or None,
-        reason=node.reason,
+        reason=node.reason or (f"to be replaced: {node.retire}" if node.retire else ""),
         metrics=_metrics(sample) if sample is not None else None,
     )
 
