@@ -195,13 +195,16 @@ class Fleet:
         asked, slot = wish(pool, old), _free_slot(old.country, snapshot)
         try:
             choice = await self._placement.choose(pool, asked)
-            node = self._placement.node(slot, pool, choice, asked.protocol).model_copy(update=traits(pool, old))
-            return await self._placement.claim(slot, node, claims.get(slot, ""))
         except NoSlotError as error:
             leaving = drained_first(old, str(error), self._wall())
             return leaving if await self._registry.advance_node(leaving, old.status) else None
         except ProviderError:
             return old  # it serves on; the reconciler tries again, and its pool says why it waits
+        node = self._placement.node(slot, pool, choice, asked.protocol).model_copy(update=traits(pool, old))
+        try:
+            return await self._placement.claim(slot, node, claims.get(slot, ""))
+        except ProviderError:
+            return None  # somebody else was faster, perhaps with the very same wish: look again
 
     async def scale(self, country: str, nodes: int) -> Pool:
         """Set `desired`."""

@@ -149,7 +149,6 @@ def _assemble(
         engine=engine,
         steps=steps,
         wake=wake,
-        moved=placement.moved,
         troubles=troubles,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)

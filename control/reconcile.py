@@ -183,8 +183,8 @@ class Reconciler:
                     self._begin(self._steps, step, term)
 
     async def _rebuild(self, containers: list[Container]) -> None:
-        copy = await self._keeper.load()
-        told = await recovery.rebuild(self._registry, copy, containers, self._adopt)
+        copy, without = await self._keeper.load()
+        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
         log.warning("registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()

@@ -54,15 +54,22 @@ class Keeper:
         self._written = copy
         return ""
 
-    async def load(self) -> Copy:
-        """The copy, or an empty one where there is none that can be read."""
+    async def load(self) -> tuple[Copy, str]:
+        """The copy and an empty string, or an empty copy and why there is none.
+
+        One that is not understood is put aside (`fleet.json.unread`), so that the next copy does not replace it.
+        """
         try:
-            return Copy.load(await asyncio.to_thread(self._path.read_bytes))
+            return Copy.load(await asyncio.to_thread(self._path.read_bytes)), ""
         except FileNotFoundError:
-            return Copy()
-        except (OSError, UnknownSchemaError) as error:
-            log.error("fleet_copy_not_read", path=str(self._path), reason=str(error))
-            return Copy()
+            return Copy(), "there is no copy of an earlier one on disk"
+        except OSError as error:
+            return Copy(), f"its copy on disk cannot be read: {error.strerror or error}"
+        except UnknownSchemaError as error:
+            aside = self._path.with_name(self._path.name + ".unread")
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._path.replace, aside)
+            return Copy(), f"its copy on disk is not understood and was put aside as {aside}: {error}"
 
 
 def copy_of(snapshot: Snapshot, tokens: Mapping[str, Token] = MappingProxyType({})) -> Copy:
@@ -81,10 +88,11 @@ async def rebuild(
     copy: Copy,
     containers: list[Container],
     adopt: Callable[[Container], Node | None],
+    without: str = "",
 ) -> str:
     """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError.
 
-    Returns what was done, in plain words.
+    Returns what was done, in plain words; `without` says why there is no copy.
     """
     nodes = restored(copy, containers, adopt)
     for node in nodes:
@@ -103,9 +111,9 @@ async def rebuild(
     for token in copy.tokens:
         await registry.put_token(token)
     await registry.begin_epoch()
-    if not nodes and not pools and not copy.users:
-        return "the registry was empty, and no copy of an earlier one is on disk: begun anew"
     counts = f"{len(nodes)} nodes, {len(pools)} pools, {len(copy.users)} users"
+    if without:
+        return f"the registry was empty, and {without}; filled from what runs ({counts})"
     return f"the registry was empty: filled from the last copy on disk and from what runs ({counts})"
 
 
@@ -133,7 +141,9 @@ def adopted(container: Container, machine: str, provider: str, files: NodeFiles,
             machine=machine,
             status=NodeStatus.STARTING,
             slot=container.slot,
-            provider=provider,
+            provider=told.get("provider") or provider,
+            account=told.get("account", ""),
+            vpn_server=told.get("server", ""),
             protocol=Protocol(told["protocol"]),
             endpoint=_endpoint(told["endpoint"]),
             agent=files.agent_socket(container.node),

@@ -16,6 +16,7 @@ from control.providers import (
     Choice,
     Closed,
     Material,
+    NoSlotError,
     ProviderError,
     Secret,
     Wish,
@@ -128,7 +129,7 @@ class Custom:
             return free
         special = "".join(f" {word}" for word in (wish.server, wish.city) if word)
         if offers:
-            raise ProviderError(f"every {wish.protocol.value} server in {wish.country}{special} is in use")
+            raise NoSlotError(f"every {wish.protocol.value} server in {wish.country}{special} is in use")
         spoken = sorted({p.value for p in Protocol for e in named for r in e.remotes if _speaks(e, r, p)})
         hint = f" (there are files for {', '.join(spoken)})" if spoken else ""
         refused = "".join(f"; refused: {why}" for why in folder.refused[:SHOWN])

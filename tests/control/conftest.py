@@ -16,6 +16,7 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
+from control.leadership import Term
 from control.load import Carried
 from control.model import LABEL, Container, Outcome, Verdict
 from control.nodefiles import NodeFiles
@@ -142,7 +143,7 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.slots = 100
-        self.elsewhere: dict[str, str] = {}
+        self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
 
@@ -171,7 +172,7 @@ class FakeProvider:
         return {"acct": self.slots}
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        return {node_id: why for node_id, why in self.elsewhere.items() if node_id in nodes}
+        return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:
@@ -243,7 +244,6 @@ class World:
         self.gate = FakeGate(self)
         self.ahead = 0.0
         self.load = Carried()
-        self.moved = self.provider.elsewhere
 
     async def carried(self) -> Carried:
         return self.load
@@ -295,10 +295,10 @@ class Control:
             engine=world.engine if with_engine else None,
             steps=self.steps if with_engine else None,
             wake=wake,
-            moved=self.placement.moved,
             clock=world.clock,
             wall=world.wall,
             troubles=troubles,
+            moved=self.placement.moved,
             load=world.carried,
         )
         self.fleet = Fleet(registry, self.placement, self.settings, self.reconciler.wake)
@@ -376,6 +376,20 @@ async def new_control(registry: Registry, world: World, tmp_path: Path) -> Async
     yield make
     for control in made:
         await control.close()
+
+
+@pytest.fixture
+def everybody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every instance believes to lead, whatever Redis says."""
+
+    async def lead(registry: Registry, role: str, held: str, fresh: str, ttl: float) -> str:
+        return held or fresh
+
+    async def check(term: Term) -> None:
+        return None
+
+    monkeypatch.setattr(Registry, "lead", lead)
+    monkeypatch.setattr(Term, "check", check)
 
 
 @pytest.fixture

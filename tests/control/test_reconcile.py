@@ -124,19 +124,15 @@ async def test_a_second_instance_waits_for_the_lease_and_takes_over(
     assert second.reconciler.leader
 
 
-async def test_two_that_both_believe_to_lead_make_one_node(
-    fleet: Any, new_control: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("everybody_leads")
+async def test_two_that_both_believe_to_lead_make_one_node(fleet: Any, new_control: Callable[..., Any]) -> None:
     second = new_control()
-
-    async def always(*_: Any) -> bool:
-        return True
-
-    monkeypatch.setattr(fleet.registry, "acquire", always)
     await fleet.pool(3)
     for _ in range(12):
         await asyncio.gather(fleet.reconciler.tick(), second.reconciler.tick())
         await asyncio.gather(fleet.reconciler.settle(), second.reconciler.settle())
+    assert fleet.reconciler.leader
+    assert second.reconciler.leader
     nodes = await fleet.serving(count=3)
     assert fleet.world.engine.running == sorted(node.id for node in nodes)
     assert len(fleet.world.engine.bodies) == 3

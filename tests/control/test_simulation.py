@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from control.engine import EngineError
-from control.providers import Choice, Closed, NoSlotError, Wish
+from control.providers import Choice, Closed, Wish, nobody
+from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool
+from health.registry import Registry
 from tests.control.conftest import FakeEngine, FakeProvider, World
 
 COUNTRIES = (
@@ -52,17 +54,15 @@ class Accounts(FakeProvider):
     """So many accounts of so many slots; a server is given to one node of an account at a time."""
 
     def accounts(self) -> dict[str, int]:
-        return {f"a{n}": SLOTS for n in range(ACCOUNTS)}
+        return {f"a{number}": SLOTS for number in range(ACCOUNTS)}
 
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
-        nodes = list(others)
-        used = Counter(node.account for node in nodes)
-        account = next((name for name in self.accounts() if used[name] < SLOTS and name not in closed), None)
+        account = next((name for name in self.accounts() if name not in closed), None)
         if account is None:
-            raise NoSlotError(f"every account is in full use: {ACCOUNTS * SLOTS}")
-        taken = {node.vpn_server for node in nodes if node.account == account}
+            raise nobody(closed.values())
+        taken = {node.vpn_server for node in others if node.account == account}
         server = next(name for name in (f"{wish.country}{n}" for n in range(400)) if name not in taken)
         return Choice(account, server, "", "198.18.10.11", 1194, "udp")
 
@@ -88,10 +88,11 @@ def world() -> World:
     return Virtual(seed=20261125)
 
 
-async def look(control: Any) -> dict[str, Node]:
-    """A round, its steps, and what must hold at every moment."""
-    await control.reconciler.tick()
-    await control.reconciler.settle()
+async def look(control: Any, *others: Any) -> dict[str, Node]:
+    """A round of all, its steps, and what must hold at every moment."""
+    everybody = (control, *others)
+    await asyncio.gather(*(one.reconciler.tick() for one in everybody))
+    await asyncio.gather(*(one.reconciler.settle() for one in everybody))
     for _ in range(4):  # agents answer
         await asyncio.sleep(0)
     nodes: dict[str, Node] = await control.registry.nodes()
@@ -145,3 +146,31 @@ async def test_250_nodes_converge_whatever_fails_and_never_over_their_accounts(
     assert world.engine.failed > 100
     assert rounds >= 40
     assert time.process_time() - began < 20
+
+
+@pytest.mark.usefixtures("everybody_leads")
+async def test_two_that_both_believe_to_lead_keep_every_limit(
+    world: Any, new_control: Callable[..., Any], redis_url: str
+) -> None:
+    own = Registry.open(RedisSettings(url=redis_url, timeout=1.0))
+    one, two = (new_control(on, keep_ended=30, drain_deadline=5) for on in (None, own))
+    await one.registry.begin_epoch()
+    countries = COUNTRIES[:4]
+    for country in countries:
+        await one.registry.put_pool(Pool(country=country, desired=SIZE))
+    for rounds in range(300):
+        nodes = await look(one, two)
+        serving = Counter(node.country for node in nodes.values() if node.status is NodeStatus.SERVING)
+        if rounds == 20:
+            await asyncio.gather(one.fleet.rotate("at"), two.fleet.rotate("at"))
+        if rounds < 30:
+            accident(world, nodes)
+        elif all(serving[c] == SIZE for c in countries) and not any(
+            n.retire and not n.status.ended for n in nodes.values()
+        ):
+            break
+    assert rounds < 299, serving
+    assert one.reconciler.leader
+    assert two.reconciler.leader
+    await two.close()
+    await own.close()

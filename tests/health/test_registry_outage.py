@@ -52,6 +52,7 @@ READS: dict[str, Call] = {
     "collectors": lambda r: r.collectors(["m1"]),
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
+    "leader": lambda r: r.leader("reconciler"),
     "snapshot": lambda r: r.snapshot(),
     "usage": lambda r: r.usage(["bob"], "202601"),
 }
@@ -73,6 +74,7 @@ WRITES: dict[str, Call] = {
     "begin_epoch": lambda r: r.begin_epoch(),
     "acquire": lambda r: r.acquire("scorer", "a", 3),
     "release": lambda r: r.release("scorer", "a"),
+    "lead": lambda r: r.lead("reconciler", "", "m1:1", 3),
     "publish": lambda r: r.publish("x", "y"),
     "renew_limits": lambda r: r.renew_limits([ASK]),
     "pin_session": lambda r: r.pin_session("bob", "s1", "jp3f9a1c", 60),

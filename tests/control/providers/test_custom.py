@@ -123,7 +123,7 @@ async def test_two_files_of_one_server_are_not_used_at_once(provider: Custom, to
     put(top / "jp-number.ovpn", openvpn("198.18.0.1"))
     second = await choose(provider, wish(), [node(first)])
     assert second.server == "jp2.vpn.example"
-    with pytest.raises(ProviderError, match=r"every openvpn_tcp server in jp is in use"):
+    with pytest.raises(NoSlotError, match=r"every openvpn_tcp server in jp is in use"):
         await choose(provider, wish(protocol=Protocol.OPENVPN_TCP), [node(first)])
     top.joinpath("jp-osaka-2.ovpn").unlink()
     with pytest.raises(ProviderError, match=r"alias\.vpn\.example: its address is in use under another name"):
