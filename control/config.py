@@ -3,12 +3,14 @@
 import ipaddress
 import re
 import socket
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, TypeAdapter, model_validator
 
+from health.agent.nodefile import dns_server
 from health.model import Country
 from health.upstream import UpstreamUrl
 
@@ -94,6 +96,11 @@ class ControlSettings(BaseModel):
     keep_ended: Annotated[float, Field(ge=0, le=86400)] = 600.0
     """How long records of ended nodes are kept."""
     tick: Annotated[float, Field(ge=0.05, le=10)] = 1.0
+    lease: Annotated[float, Field(ge=0.5, le=60)] = 5.0
+    """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
+    gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
+    """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")
     def _upstreams_differ(self) -> Self:
@@ -137,6 +144,27 @@ class NordVpnSettings(BaseModel):
             raise ValueError("two accounts have the same name")
         if not self.dns:
             raise ValueError("dns: at least one server inside the tunnel is needed")
+        return self
+
+
+class CustomSettings(BaseModel):
+    """A folder of VPN files as provider `custom`. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    directory: Path | None = None
+    """Where the files are (README, "With a folder of VPN files"); None: there is no such provider."""
+    slots: Annotated[int, Field(ge=1, le=100)] = 10
+    """Sessions at once that one user and password allow."""
+    dns: tuple[IPv4Address, ...] = ()
+    """DNS servers inside the tunnels; empty: those that each file names, or the server pushes."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """How long a server's name is looked up."""
+
+    @model_validator(mode="after")
+    def _dns_behind_tunnels(self) -> Self:
+        for address in self.dns:
+            dns_server(str(address))
         return self
 
 

@@ -1,6 +1,7 @@
 """Why an exit container ended, from its exit status and the last line of its log. Pure."""
 
 import json
+from typing import Any
 
 from health.agent.protocol import Ended
 
@@ -22,16 +23,23 @@ def exit_reason(code: int | None, log: str) -> str:
     return f"its container ended with status {code}{name}"
 
 
+def credentials_refused(code: int | None, log: str) -> bool:
+    """True where the VPN server refused the account: wrong credentials, or too many sessions (OpenVPN tells both as
+    AUTH_FAILED, doc/management-notes.txt). WireGuard tells neither."""
+    return Ended.AUTH_FAILED in (code, _closing(log).get("code"))
+
+
 def _last_words(log: str) -> str:
     """The reason of the container's closing line; empty where it ended without one."""
-    for line in reversed(log.splitlines()):
-        if not line.strip():
-            continue
-        try:
-            last = json.loads(line)
-        except ValueError:
-            return ""
-        if isinstance(last, dict) and last.get("event") == "ended" and isinstance(last.get("reason"), str):
-            return "".join(c if c.isprintable() else " " for c in last["reason"])
-        return ""
-    return ""
+    reason = _closing(log).get("reason")
+    return "".join(c if c.isprintable() else " " for c in reason) if isinstance(reason, str) else ""
+
+
+def _closing(log: str) -> dict[str, Any]:
+    """What the exit's first process says when it ends; empty where the last line is another."""
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    try:
+        found = json.loads(last)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and found.get("event") == "ended" else {}

@@ -7,13 +7,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from control.config import ControlSettings
-from control.model import slot_name
+from control.model import ACTIVE, slot_name
 from control.placement import Placement
-from control.providers import ProviderError, Wish
+from control.providers import NoSlotError, ProviderError, Wish
+from control.replacing import drained_first, has_room, successor, traits, wish
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol
 from health.registry import Registry, Snapshot, StaleVersionError
 
 ATTEMPTS = 5
+MOST_SLOTS = 32
+"""More than a pool of 10 and its leaving nodes ever hold."""
 
 
 class FleetError(Exception):
@@ -86,6 +89,7 @@ class Fleet:
 
     async def _start_once(self, country: str, server: str, city: str, protocol: Protocol | None) -> Node:
         async with self._placement.lock:
+            claims = await self._claims(country)
             snapshot = await self.snapshot()
             pool = self.pool_of(snapshot, country)
             if pool.desired >= pool.max:
@@ -93,11 +97,16 @@ class Fleet:
             spoken = protocol or pool.protocol
             choice = await self._placement.choose(pool, Wish(country, spoken, server, city))
             slot = _free_slot(country, snapshot)
-            expected = (await self._registry.claims([slot])).get(slot, "")
             await self._registry.put_pool(pool.model_copy(update={"desired": pool.desired + 1}))
             node = self._placement.node(slot, pool, choice, spoken)
-            placed = await self._placement.claim(slot, node, expected)
+            follows = pool.protocol if protocol is None else None
+            node = node.model_copy(update={"follows": follows, "asked_city": city})
+            placed = await self._placement.claim(slot, node, claims.get(slot, ""))
             return placed or await self._holder(slot)
+
+    async def _claims(self, country: str) -> dict[str, str]:
+        """Who holds the slots of a country; to be read before the snapshot, so that nobody new is taken over from."""
+        return await self._registry.claims([slot_name(country, index) for index in range(MOST_SLOTS)])
 
     async def _holder(self, slot: str) -> Node:
         # Another control instance answered the raised wish first: its node is the one asked for.
@@ -111,11 +120,7 @@ class Fleet:
         """Lower the pool by one and drain this very node. One that is leaving or gone is answered as it is."""
         for _ in range(ATTEMPTS):
             snapshot = await self.snapshot()
-            node = snapshot.nodes.get(node_id)
-            if node is None:
-                raise NotFoundError(f"there is no node {node_id}")
-            if node.kind is not NodeKind.VPN:
-                raise FleetError(f"node {node_id} is {node.kind.value}: it is configured, not started")
+            node = _vpn(snapshot, node_id)
             if node.status.ended or node.status is NodeStatus.DRAINING:
                 return node
             pool = self.pool_of(snapshot, node.country)
@@ -130,6 +135,76 @@ class Fleet:
             except StaleVersionError:
                 continue
         raise FleetError(f"node {node_id} keeps being changed by others, try again")
+
+    async def restart(self, node_id: str, reason: str = "an operator asked for a restart") -> Node:
+        """Let a successor take over from a node; returns the successor.
+
+        Where there is no room for one yet (others of the pool are being replaced) or no server, the node itself is
+        returned with `retire` set: its turn comes. Where its account has no slot for both, it is returned draining, and
+        says so. Asked again, it gives the same successor.
+        """
+        self._need_engine()
+        for _ in range(ATTEMPTS):
+            found = await self._restart_once(node_id, reason)
+            if found is not None:
+                self._changed()
+                return found
+        raise FleetError(f"node {node_id} keeps being changed by others, try again")
+
+    async def rotate(self, country: str, reason: str = "an operator asked for fresh nodes") -> list[Node]:
+        """Replace every active node of a country, one after another; returns those that are to be replaced."""
+        self._need_engine()
+        snapshot = await self.snapshot()
+        nodes = [n for n in snapshot.nodes.values() if n.country == country and n.kind is NodeKind.VPN]
+        marked = [await self._mark(node, reason) for node in nodes if node.status in ACTIVE]
+        self._changed()
+        found = [node for node in marked if node is not None]
+        if not found:
+            raise NotFoundError(f"there is no node to rotate in {country}")
+        return sorted(found, key=lambda node: node.slot)
+
+    async def _mark(self, node: Node, reason: str) -> Node | None:
+        """Tell a node to retire; None where it moves on meanwhile, each time."""
+        for _ in range(ATTEMPTS):
+            marked = node if node.retire else node.model_copy(update={"retire": reason})
+            if marked is node or await self._registry.advance_node(marked, node.status):
+                return marked
+            stored = await self._registry.node(node.id)
+            if stored is None or stored.status not in ACTIVE:
+                return None
+            node = stored
+        return None
+
+    async def _restart_once(self, node_id: str, reason: str) -> Node | None:
+        async with self._placement.lock:
+            claims = await self._claims(node_id[:2])
+            snapshot = await self.snapshot()
+            node = _vpn(snapshot, node_id)
+            if node.status.ended:
+                raise FleetError(f"node {node_id} has ended: start another")
+            heir = successor(snapshot.nodes.values(), node_id)
+            if heir is not None or node.status is NodeStatus.DRAINING:
+                return heir or node
+            marked = await self._mark(node, reason)
+            if marked is None or not has_room(snapshot.nodes.values(), self.pool_of(snapshot, node.country)):
+                return marked
+            return await self._place_successor(marked, snapshot, claims)
+
+    async def _place_successor(self, old: Node, snapshot: Snapshot, claims: dict[str, str]) -> Node | None:
+        pool = self.pool_of(snapshot, old.country)
+        asked, slot = wish(pool, old), _free_slot(old.country, snapshot)
+        try:
+            choice = await self._placement.choose(pool, asked)
+        except NoSlotError as error:
+            leaving = drained_first(old, str(error), self._wall())
+            return leaving if await self._registry.advance_node(leaving, old.status) else None
+        except ProviderError:
+            return old  # it serves on; the reconciler tries again, and its pool says why it waits
+        node = self._placement.node(slot, pool, choice, asked.protocol).model_copy(update=traits(pool, old))
+        try:
+            return await self._placement.claim(slot, node, claims.get(slot, ""))
+        except ProviderError:
+            return None  # somebody else was faster, perhaps with the very same wish: look again
 
     async def scale(self, country: str, nodes: int) -> Pool:
         """Set `desired`."""
@@ -165,6 +240,15 @@ class Fleet:
     def _need_engine(self) -> None:
         if self._settings.engine == "none":
             raise UnavailableError("no Docker Engine: this control was started without one, so it runs no VPN nodes")
+
+
+def _vpn(snapshot: Snapshot, node_id: str) -> Node:
+    node = snapshot.nodes.get(node_id)
+    if node is None:
+        raise NotFoundError(f"there is no node {node_id}")
+    if node.kind is not NodeKind.VPN:
+        raise FleetError(f"node {node_id} is {node.kind.value}: it is configured, not started")
+    return node
 
 
 def _checked(pool: Pool, changes: dict[str, Any]) -> Pool:

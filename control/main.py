@@ -1,6 +1,7 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from control import config
 from control.admission import Gate, OwnAddress
 from control.agents import Agents
 from control.api.context import Context
-from control.api.server import application, serving
-from control.config import ControlSettings, NordVpnSettings
+from control.api.listener import serving
+from control.api.server import application
+from control.config import ControlSettings, CustomSettings, NordVpnSettings
 from control.engine import Engine
 from control.engine.docker import DockerEngine
 from control.fleet import Fleet
@@ -21,15 +23,20 @@ from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
 from control.providers import Provider, ProviderError
-from control.providers.nordvpn import NordVpn, read_token
+from control.providers.custom import Custom
+from control.providers.logins import read_token
+from control.providers.nordvpn import NordVpn
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
+from control.troubles import Troubles
 from health.config import RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
+
+_NO_FILES = CustomSettings()
 
 
 class StartError(Exception):
@@ -42,27 +49,36 @@ class _Parts:
     api: Context
 
 
-async def run(settings: ControlSettings, nordvpn: NordVpnSettings, redis: RedisSettings, state_dir: Path) -> None:
+async def run(
+    settings: ControlSettings,
+    nordvpn: NordVpnSettings,
+    redis: RedisSettings,
+    state_dir: Path,
+    custom: CustomSettings = _NO_FILES,
+) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
     Raises:
-        StartError: a password or token file that cannot be used, or an address that is taken.
+        StartError: a password or token file or a folder of VPN files that cannot be used, or an address that is taken.
     """
+    providers = _providers(nordvpn, custom, state_dir)
     try:
         password = await asyncio.to_thread(admin_password, state_dir)
         for account in nordvpn.accounts:
             await read_token(account)
+        if "custom" in providers:
+            await providers["custom"].countries()
         config.probe_name(settings, nordvpn)
     except (PasswordError, ProviderError, ValueError) as error:
         raise StartError(str(error)) from None
     registry = Registry.open(redis)
-    provider = NordVpn(nordvpn)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, {"nordvpn": provider, "lab": provider}, engine)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
         await _serve(settings, parts, password)
     finally:
-        await provider.close()
+        for provider in set(providers.values()):
+            await provider.close()
         if engine is not None:
             await engine.close()
         await registry.close()
@@ -73,16 +89,27 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
     with stop_signals() as stop:
         try:
             async with serving(application(parts.api, password), host, port) as bound:
+                # What is there now stays: the collector need not walk all of it again and again.
+                gc.collect()
+                gc.freeze()
                 log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
                 await parts.reconciler.run(stop)
         except OSError as error:
             raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
 
 
+def _providers(nordvpn: NordVpnSettings, custom: CustomSettings, state_dir: Path) -> dict[str, Provider]:
+    api = NordVpn(nordvpn, state_dir / "providers")
+    found: dict[str, Provider] = {"nordvpn": api, "lab": api}
+    if custom.directory is not None:
+        found["custom"] = Custom(custom, custom.directory)
+    return found
+
+
 def _engine(settings: ControlSettings) -> Engine | None:
     if settings.engine == "none":
         return None
-    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout)
+    return DockerEngine(settings.fleet, settings.docker_host, settings.docker_timeout, settings.machine)
 
 
 def _assemble(
@@ -97,6 +124,7 @@ def _assemble(
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
     wake = asyncio.Event()
     agents = Agents(files.agent_socket, wake.set)
+    troubles = Troubles(registry)
     steps = None
     if engine is not None:
         url, name = config.insights_url(settings, nordvpn), config.probe_name(settings, nordvpn)
@@ -110,6 +138,7 @@ def _assemble(
             gate=Gate(url, name, own),
             site=Site(settings.fleet, settings.image, settings.network),
             probe_name=name,
+            troubles=troubles,
         )
     reconciler = Reconciler(
         settings=settings,
@@ -120,6 +149,7 @@ def _assemble(
         engine=engine,
         steps=steps,
         wake=wake,
+        troubles=troubles,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(
@@ -131,5 +161,6 @@ def _assemble(
         default_provider=settings.provider,
         changed=reconciler.wake,
         engine=engine,
+        gateways=settings.gateways,
     )
     return _Parts(reconciler, context)

@@ -23,6 +23,7 @@ class Container:
     slot: str
     state: str
     exit_code: int | None = None
+    machine: str = ""
 
     @property
     def ended(self) -> bool:
@@ -62,7 +63,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The times the plan goes by, in seconds."""
+    """The times the plan goes by, in seconds.
+
+    `hand_over`: how long a successor serves before its predecessor drains, so that every gateway has seen it.
+    `unwell_after`: how long a node may be unwell before it is replaced; not within its first `unwell_age`.
+    """
 
     start_timeout: float = 30.0
     verify_interval: float = 60.0
@@ -70,6 +75,9 @@ class Limits:
     tunnel_grace: float = 20.0
     drain_deadline: float = 30.0
     keep_ended: float = 600.0
+    hand_over: float = 2.0
+    unwell_after: float = 60.0
+    unwell_age: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +85,13 @@ class World:
     """One observation of everything the plan depends on.
 
     `since`: when this process first saw each node in its present status. `not_before`: per slot, when the next node
-    may be placed. `busy`: keys (node ids, slots, container ids) with a step still in progress.
+    may be placed. `busy`: keys (node ids, slots, container ids) with a step still in progress. `unwell`: since when
+    nodes whose tunnel is up have been scored unhealthy. `moved`: why nodes do not match what their provider says now,
+    by node. `wall` alone is a wall clock (Unix seconds): nodes are rotated by it, and nothing else.
     """
 
     now: float
+    wall: float = 0.0
     containers: tuple[Container, ...] = ()
     nodes: dict[str, Node] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -89,17 +100,25 @@ class World:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
+    unwell: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Choose a server for a new node, take the slot for it and record it as requested."""
+    """Choose a server for a new node, take the slot for it and record it as requested.
+
+    `expected`: who holds the slot now. `replaces`: the node that gives way to the new one, or empty. `instead`: the
+    node that drains first where its account has no slot for one more, or empty.
+    """
 
     slot: str
     country: str
     expected: str
+    replaces: str = ""
+    instead: str = ""
 
     @property
     def key(self) -> str:
@@ -126,6 +145,18 @@ class Advance:
     reason: str = ""
     verdict: Verdict | None = None
     container: Container | None = None
+
+    @property
+    def key(self) -> str:
+        return self.node.id
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Record that a node is to give way to a successor, and why. It goes on serving until that serves."""
+
+    node: Node
+    reason: str
 
     @property
     def key(self) -> str:
@@ -189,7 +220,7 @@ class Forget:
         return self.node.id
 
 
-Step = Place | Create | Advance | Verify | Stop | Remove | RemoveOrphan | Forget
+Step = Place | Create | Advance | Retire | Verify | Stop | Remove | RemoveOrphan | Forget
 
 
 def slot_name(country: str, index: int) -> str:

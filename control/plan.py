@@ -3,25 +3,23 @@
 Nothing is remembered between two calls and nothing is done here. Every step is idempotent and at most one is planned
 for a key; statuses go forward only:
 
-    requested ─▶ starting ─▶ verifying ─▶ serving ─▶ draining ─▶ stopped (no reason) or failed (with one)
+    requested ─▶ starting ─▶ verifying ─▶ serving ─▶ draining ─▶ stopped (as wished) or failed (something was wrong)
         └────────────┴─────────────┴──────────┴──────▶ failed (its container ended)
 
 A node whose container still runs is never "ended": it drains first, so that an ended record means that the session
 with the provider is over. Draining ends at the deadline, and at once where there is nothing to wait for: the node never
-served (no exit address was proved) or its tunnel is down.
+served (no exit address was proved) or its tunnel is down. What a pool as a whole needs is `poolplan`'s to say.
 """
 
 from collections.abc import Iterator
 
 from control.model import (
-    ACTIVE,
     Advance,
     AgentView,
     Container,
     Create,
     Forget,
     Outcome,
-    Place,
     Remove,
     RemoveOrphan,
     Step,
@@ -29,13 +27,9 @@ from control.model import (
     Verdict,
     Verify,
     World,
-    slot_index,
-    slot_name,
 )
+from control.poolplan import dying, pool_steps
 from health.model import Node, NodeStatus, Pool, Tunnel
-
-EXTRA = 1
-"""How many containers a pool may have above `desired` while successors and predecessors overlap."""
 
 CALM_RETRY = 10
 """How many times longer than usual a node that was proved before waits for its next verification."""
@@ -47,20 +41,12 @@ def plan(world: World) -> list[Step]:
     steps = [step for node in world.nodes.values() for step in _node_steps(world, node, containers.get(node.id))]
     steps += _orphans(world)
     for country in sorted({node.country for node in world.nodes.values()} | set(world.pools)):
-        steps += _pool_steps(world, world.pools.get(country) or Pool(country=country), containers)
+        steps += pool_steps(world, world.pools.get(country) or Pool(country=country), containers)
     chosen: dict[str, Step] = {}
     for step in steps:
         if step.key not in world.busy:
             chosen.setdefault(step.key, step)
     return list(chosen.values())
-
-
-def dying(world: World, node: Node) -> bool:
-    """True for a draining node that need not wait for its deadline."""
-    if node.status is not NodeStatus.DRAINING:
-        return False
-    agent = world.agents.get(node.id)
-    return not node.exit_ip or (agent is not None and _down_for(world, agent) > world.limits.tunnel_grace)
 
 
 def _node_steps(world: World, node: Node, container: Container | None) -> Iterator[Step]:
@@ -93,15 +79,15 @@ def _ended(world: World, node: Node, container: Container | None) -> Iterator[St
 
 
 def _container_ended(node: Node, container: Container) -> Iterator[Step]:
-    if node.status is NodeStatus.DRAINING and not node.reason:
-        yield Advance(node, NodeStatus.STOPPED)
+    if node.status is NodeStatus.DRAINING and _as_wished(node):
+        yield Advance(node, NodeStatus.STOPPED, node.reason)
     else:
         yield Advance(node, NodeStatus.FAILED, node.reason, container=None if node.reason else container)
 
 
 def _container_gone(node: Node) -> Iterator[Step]:
-    if node.status is NodeStatus.DRAINING and not node.reason:
-        yield Advance(node, NodeStatus.STOPPED)
+    if node.status is NodeStatus.DRAINING and _as_wished(node):
+        yield Advance(node, NodeStatus.STOPPED, node.reason)
     else:
         yield Advance(node, NodeStatus.FAILED, node.reason or "its container was removed")
 
@@ -179,44 +165,9 @@ def _orphans(world: World) -> Iterator[Step]:
             yield RemoveOrphan(container)
 
 
-def _pool_steps(world: World, pool: Pool, containers: dict[str, Container]) -> Iterator[Step]:
-    nodes = [node for node in world.nodes.values() if node.country == pool.country]
-    active = [node for node in nodes if node.status in ACTIVE]
-    leaving = [node for node in nodes if not node.status.ended and node.status not in ACTIVE]
-    for node in sorted(active, key=_worth)[: max(0, len(active) - pool.desired)]:
-        yield Advance(node, NodeStatus.DRAINING)
-    running = [node for node in nodes if node.status.ended and node.id in containers and _runs(containers[node.id])]
-    held = {node.slot for node in [*active, *leaving, *running]}
-    placing = [key for key in world.busy if _is_slot(key, pool.country) and key not in held]
-    waiting = sum(dying(world, node) for node in leaving) + len(running)
-    missing = pool.desired - len(active) - waiting - len(placing)
-    room = pool.desired + EXTRA - len(active) - len(leaving) - len(running) - len(placing)
-    for slot in _free(pool.country, held | set(placing), max(0, min(missing, room))):
-        if world.now >= world.not_before.get(slot, world.now):
-            yield Place(slot, pool.country, world.claims.get(slot, ""))
-
-
-def _free(country: str, held: set[str], count: int) -> list[str]:
-    found: list[str] = []
-    index = 0
-    while len(found) < count:
-        if slot_name(country, index) not in held:
-            found.append(slot_name(country, index))
-        index += 1
-    return found
-
-
-def _worth(node: Node) -> tuple[int, int]:
-    # Those that do not serve yet go first, then the highest slot.
-    return ACTIVE.index(node.status), -slot_index(node.slot)
-
-
-def _is_slot(key: str, country: str) -> bool:
-    return slot_index(key) >= 0 and key == slot_name(country, slot_index(key))
-
-
-def _runs(container: Container) -> bool:
-    return not container.ended and container.state != "created"
+def _as_wished(node: Node) -> bool:
+    """A draining node that nothing is wrong with: one too many, or one that gave way as it was told."""
+    return not node.reason or (node.retire != "" and node.reason.endswith(node.retire))
 
 
 def _age(world: World, node: Node) -> float:

@@ -2,14 +2,13 @@
 
 Steps run beside the loop, one at a time for each node and slot, so that a slow one holds up nobody else. Without Redis
 or without Docker nothing is touched: what runs goes on running. Several instances may run; the one that holds the
-lease acts.
+lease acts, and keeps it while it lives: an engine that hangs costs nobody the lead.
 """
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,27 +17,33 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.configured import KINDS, configured
 from control.engine import Engine, EngineError
-from control.model import Container, Limits, Step, World, slot_index, slot_name
+from control.leadership import Leadership, LostLeadError, Term
+from control.load import Carried, carried
+from control.model import Container, Limits, Step
 from control.nodefiles import NodeFiles
+from control.observe import Moved, Observer, nothing_moved
 from control.plan import plan
 from control.recovery import Keeper
+from control.scaling import Scaling
 from control.steps import Steps
-from health.model import Node, NodeKind, NodeStatus
+from control.troubles import Troubles
+from health.model import Node
 from health.registry import Registry, RegistryError, Snapshot
 
 log = structlog.get_logger()
 
-ROLE = "reconciler"
-LEASE_S = 5.0
 SHORTEST_PAUSE_S = 0.05
 RESUBSCRIBE_S = 1.0
+SCALING = "scaling"
+COPY_S = 5.0
+"""How old the copy of an instance that does not lead may be."""
 
 
 class Reconciler:
     """Keeps the fleet as wished. `engine` and `steps` are None where this machine runs no VPN nodes.
 
-    `wake`, set by whoever sees a change, starts the next round. `leader`: this instance acts. `redis_trouble`,
-    `engine_trouble`: why the last round was left out, or empty.
+    `wake`, set by whoever sees a change, starts the next round. `moved` tells what became of nodes' servers, `load`
+    how many connections go through nodes (None: asks the gateways that are configured).
     """
 
     def __init__(
@@ -54,6 +59,9 @@ class Reconciler:
         wake: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        troubles: Troubles | None = None,
+        moved: Moved = nothing_moved,
+        load: Callable[[], Awaitable[Carried]] | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -64,15 +72,42 @@ class Reconciler:
         self._steps = steps
         self._clock = clock
         self._wall = wall
-        self._holder = f"{settings.machine}:{secrets.token_hex(4)}"
-        self._limits = limits(settings)
         self._wake = wake or asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._since: dict[str, tuple[NodeStatus, float]] = {}
         self._swept = False
-        self.leader = False
-        self.redis_trouble = ""
-        self.engine_trouble = ""
+        self._copy_due = 0.0
+        self._troubles = troubles or Troubles(registry)
+        lease = max(settings.lease, 3 * settings.tick)
+        self._leadership = Leadership(registry, settings.machine, lease)
+        read = load or (lambda: carried(settings.gateways))
+        self._scaling = Scaling(registry, self._troubles, read, settings.load_interval, clock)
+        self._observer = None
+        if steps is not None and engine is not None:
+            self._observer = Observer(
+                registry=registry,
+                agents=agents,
+                steps=steps,
+                machines=engine.machines,
+                limits=limits(settings),
+                clock=clock,
+                wall=wall,
+                moved=moved,
+            )
+
+    @property
+    def leader(self) -> bool:
+        """True while this instance acts."""
+        return self._leadership.term is not None
+
+    @property
+    def redis_trouble(self) -> str:
+        """Why the last round was left out, or empty."""
+        return self._troubles.of("redis")
+
+    @property
+    def engine_trouble(self) -> str:
+        """Why the engine was not asked in the last round, or empty."""
+        return self._troubles.of("engine")
 
     def wake(self) -> None:
         """Something changed: look again at once."""
@@ -87,6 +122,7 @@ class Reconciler:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; containers go on running. Gives the lease back."""
         watch = asyncio.create_task(self._watch(), name="engine events")
+        keeping = asyncio.create_task(self._leadership.keep(), name="lease")
         stopping = asyncio.create_task(self._wake_on(stop), name="reconciler stop")
         try:
             while not stop.is_set():
@@ -94,22 +130,23 @@ class Reconciler:
                 await self.tick()
                 await self._pause(stop)
         finally:
-            tasks = [watch, stopping, *self._running.values()]
+            tasks = [watch, keeping, stopping, *self._running.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._agents.close()
             with contextlib.suppress(RegistryError):
-                await self._registry.release(ROLE, self._holder)
+                await self._leadership.resign()
 
     async def tick(self) -> None:
         """One round: observe, plan, begin steps. Never raises."""
         try:
             await self._round()
-            self._note("redis", "")
+            await self._troubles.note("redis", "")
+        except LostLeadError as error:
+            log.warning("round_given_up", reason=str(error))
         except RegistryError as error:
-            self.leader = False
-            self._note("redis", str(error))
+            await self._troubles.note("redis", str(error))
         except Exception:
             log.exception("round_failed")
 
@@ -120,25 +157,37 @@ class Reconciler:
 
     async def _round(self) -> None:
         busy = frozenset(self._running)
-        self.leader = await self._registry.acquire(ROLE, self._holder, max(LEASE_S, 3 * self._settings.tick))
-        if not self.leader:
+        term = await self._leadership.renew()
+        if term is None:
+            await self._stand_by()
             return
         containers = await self._containers()
         if containers is None:
             return
+        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
         snapshot = await self._registry.snapshot()
+        await term.check()
         await self._configured_nodes(snapshot)
         if not snapshot.epoch:
-            await recovery.rebuild(self._registry, await self._keeper.load(), containers, self._adopt)
-            self.wake()
+            await self._rebuild(containers)
             return
-        await self._keeper.keep(snapshot)
-        if self._steps is not None:
+        await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
+        self._scale(snapshot, term)
+        if self._steps is not None and self._observer is not None:
             await self._sweep(snapshot)
-            world = await self._world(snapshot, containers, busy, self._steps)
+            await self._steps.settle_accounts(snapshot.nodes, containers)
+            self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
+            world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
             for step in plan(world):
                 if step.key not in self._running:
-                    self._begin(self._steps, step)
+                    self._begin(self._steps, step, term)
+
+    async def _rebuild(self, containers: list[Container]) -> None:
+        copy, without = await self._keeper.load()
+        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
+        log.warning("registry_refilled", reason=told)
+        await self._registry.publish("restored", "registry", reason=told)
+        self.wake()
 
     async def _containers(self) -> list[Container] | None:
         if self._engine is None:
@@ -146,51 +195,39 @@ class Reconciler:
         try:
             found = await self._engine.containers()
         except EngineError as error:
-            self._note("engine", str(error))
+            await self._troubles.note("engine", str(error))
             return None
-        self._note("engine", "")
+        await self._troubles.note("engine", "")
         return found
 
-    async def _world(
-        self, snapshot: Snapshot, containers: list[Container], busy: frozenset[str], steps: Steps
-    ) -> World:
-        here = {container.node for container in containers}
-        nodes = {
-            node.id: node
-            for node in snapshot.nodes.values()
-            if node.kind is NodeKind.VPN and (node.machine == self._settings.machine or node.id in here)
-        }
-        now = self._clock()
-        self._agents.follow(
-            c.node for c in containers if not c.ended and c.node in nodes and not nodes[c.node].status.ended
-        )
-        self._since = {
-            node.id: old if (old := self._since.get(node.id)) and old[0] is node.status else (node.status, now)
-            for node in nodes.values()
-        }
-        steps.epoch, steps.pools = snapshot.epoch, snapshot.pools
-        slots = {node.slot for node in nodes.values()}
-        for pool in snapshot.pools.values():
-            held = max((slot_index(slot) for slot in slots if slot.startswith(pool.country + "-")), default=-1)
-            slots |= {slot_name(pool.country, index) for index in range(held + pool.desired + 2)}
-        return World(
-            now=now,
-            containers=tuple(containers),
-            nodes=nodes,
-            pools=snapshot.pools,
-            claims=await self._registry.claims(slots),
-            agents=dict(self._agents.views),
-            verdicts=steps.verdicts,
-            since={node_id: at for node_id, (_, at) in self._since.items()},
-            not_before=steps.backoff.not_before,
-            busy=busy | frozenset(self._running),
-            limits=self._limits,
-        )
+    async def _stand_by(self) -> None:
+        # Whoever leads after an empty Redis restores from his own copy: let it not be an old one.
+        if self._clock() >= self._copy_due:
+            self._copy_due = self._clock() + COPY_S
+            tokens = await self._registry.tokens()
+            snapshot = await self._registry.snapshot()
+            if snapshot.epoch:
+                await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
 
-    def _begin(self, steps: Steps, step: Step) -> None:
+    def _scale(self, snapshot: Snapshot, term: Term) -> None:
+        async def look() -> None:
+            try:
+                if await self._scaling.look(snapshot, term.check):
+                    self.wake()
+            except (RegistryError, LostLeadError) as error:
+                log.warning("not_scaled", reason=str(error))
+            except Exception:
+                log.exception("scaling_broke")
+            finally:
+                self._running.pop(SCALING, None)
+
+        if SCALING not in self._running:
+            self._running[SCALING] = asyncio.create_task(look(), name=SCALING)
+
+    def _begin(self, steps: Steps, step: Step, term: Term) -> None:
         async def run() -> None:
             try:
-                if await steps.do(step):
+                if await steps.do(step, term.check):
                     self.wake()
             except Exception:
                 log.exception("step_broke", step=type(step).__name__, subject=step.key)
@@ -201,7 +238,8 @@ class Reconciler:
 
     def _adopt(self, container: Container) -> Node | None:
         settings = self._settings
-        return recovery.adopted(container, settings.machine, settings.provider, self._files, self._wall())
+        machine = container.machine or settings.machine
+        return recovery.adopted(container, machine, settings.provider, self._files, self._wall())
 
     async def _configured_nodes(self, snapshot: Snapshot) -> None:
         wanted = configured(self._settings, self._wall())
@@ -226,10 +264,12 @@ class Reconciler:
     async def _watch(self) -> None:
         while self._engine is not None:
             try:
+                # The first word says that it is subscribed: from then on nothing is missed, so look again.
                 async for _ in self._engine.events():
+                    await self._troubles.note("events", "")
                     self.wake()
             except EngineError as error:
-                self._note("engine", str(error))
+                await self._troubles.note("events", str(error))
             except Exception:
                 log.exception("events_broke")
             await asyncio.sleep(RESUBSCRIBE_S)
@@ -251,17 +291,6 @@ class Reconciler:
         now, tick = self._clock(), self._settings.tick
         due = [at - now for at in self._steps.backoff.not_before.values() if at > now] if self._steps else []
         return max(0.0, min([tick, *due]))
-
-    def _note(self, what: str, trouble: str) -> None:
-        old = self.redis_trouble if what == "redis" else self.engine_trouble
-        if what == "redis":
-            self.redis_trouble = trouble
-        else:
-            self.engine_trouble = trouble
-        if trouble and not old:
-            log.error("trouble", part=what, reason=trouble)
-        elif old and not trouble:
-            log.info("recovered", part=what)
 
 
 def limits(settings: ControlSettings) -> Limits:

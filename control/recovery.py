@@ -1,8 +1,8 @@
 """What outlives an empty Redis: a copy of the fleet's wishes and nodes on disk, and how the registry is refilled.
 
-The copy (`<state_dir>/fleet.json`, mode 0600: it holds password hashes) follows the registry while that is complete.
-A registry without an epoch is refilled from the copy and from the containers that run, and only then declared complete,
-so that gateways never take it for a fleet without nodes.
+The copy (`<state_dir>/fleet.json`, mode 0600: it holds hashes of passwords and tokens) follows the registry while that
+is complete. A registry without an epoch is refilled from the copy and from the containers that run, and only then
+declared complete, so that gateways never take it for a fleet without nodes.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from control.model import Container
 from control.nodefiles import NodeFiles
-from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, UnknownSchemaError, User
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, Token, UnknownSchemaError, User
 from health.registry import Registry, Snapshot, StaleVersionError
 
 log = structlog.get_logger()
@@ -31,6 +32,7 @@ class Copy(Record):
     nodes: tuple[Node, ...] = ()
     pools: tuple[Pool, ...] = ()
     users: tuple[User, ...] = ()
+    tokens: tuple[Token, ...] = ()
 
 
 class Keeper:
@@ -40,36 +42,44 @@ class Keeper:
         self._path = state_dir / "fleet.json"
         self._written: Copy | None = None
 
-    async def keep(self, snapshot: Snapshot) -> None:
-        """Write what changed since the last call. A disk that is full is reported, not raised."""
-        copy = copy_of(snapshot)
+    async def keep(self, snapshot: Snapshot, tokens: Mapping[str, Token] = MappingProxyType({})) -> str:
+        """Write what changed since the last call; why that did not work, or an empty string. Never raises."""
+        copy = copy_of(snapshot, tokens)
         if copy == self._written:
-            return
+            return ""
         try:
             await asyncio.to_thread(_write, self._path, copy.dump())
         except OSError as error:
-            log.error("fleet_copy_not_written", path=str(self._path), reason=str(error))
-            return
+            return f"the copy of the fleet is not saved, an older one stands: {error.strerror or error}"
         self._written = copy
+        return ""
 
-    async def load(self) -> Copy:
-        """The copy, or an empty one where there is none that can be read."""
+    async def load(self) -> tuple[Copy, str]:
+        """The copy and an empty string, or an empty copy and why there is none.
+
+        One that is not understood is put aside (`fleet.json.unread`), so that the next copy does not replace it.
+        """
         try:
-            return Copy.load(await asyncio.to_thread(self._path.read_bytes))
+            return Copy.load(await asyncio.to_thread(self._path.read_bytes)), ""
         except FileNotFoundError:
-            return Copy()
-        except (OSError, UnknownSchemaError) as error:
-            log.error("fleet_copy_not_read", path=str(self._path), reason=str(error))
-            return Copy()
+            return Copy(), "there is no copy of an earlier one on disk"
+        except OSError as error:
+            return Copy(), f"its copy on disk cannot be read: {error.strerror or error}"
+        except UnknownSchemaError as error:
+            aside = self._path.with_name(self._path.name + ".unread")
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._path.replace, aside)
+            return Copy(), f"its copy on disk is not understood and was put aside as {aside}: {error}"
 
 
-def copy_of(snapshot: Snapshot) -> Copy:
+def copy_of(snapshot: Snapshot, tokens: Mapping[str, Token] = MappingProxyType({})) -> Copy:
     """What is worth keeping of `snapshot`: not nodes that ended, not those that come from the configuration."""
     nodes = sorted(snapshot.nodes.values(), key=lambda node: node.id)
     return Copy(
         nodes=tuple(node for node in nodes if node.kind is NodeKind.VPN and not node.status.ended),
         pools=tuple(snapshot.pools[country] for country in sorted(snapshot.pools)),
         users=tuple(snapshot.users[name] for name in sorted(snapshot.users)),
+        tokens=tuple(tokens[token_id] for token_id in sorted(tokens)),
     )
 
 
@@ -78,8 +88,12 @@ async def rebuild(
     copy: Copy,
     containers: list[Container],
     adopt: Callable[[Container], Node | None],
-) -> None:
-    """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError."""
+    without: str = "",
+) -> str:
+    """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError.
+
+    Returns what was done, in plain words; `without` says why there is no copy.
+    """
     nodes = restored(copy, containers, adopt)
     for node in nodes:
         await registry.claim_slot(node.slot, node, "")
@@ -94,8 +108,13 @@ async def rebuild(
     for user in copy.users:
         if user.name not in present:
             await registry.put_user(user)
+    for token in copy.tokens:
+        await registry.put_token(token)
     await registry.begin_epoch()
-    log.info("registry_filled", nodes=len(nodes), pools=len(pools), users=len(copy.users))
+    counts = f"{len(nodes)} nodes, {len(pools)} pools, {len(copy.users)} users"
+    if without:
+        return f"the registry was empty, and {without}; filled from what runs ({counts})"
+    return f"the registry was empty: filled from the last copy on disk and from what runs ({counts})"
 
 
 def restored(copy: Copy, containers: list[Container], adopt: Callable[[Container], Node | None]) -> list[Node]:
@@ -122,7 +141,9 @@ def adopted(container: Container, machine: str, provider: str, files: NodeFiles,
             machine=machine,
             status=NodeStatus.STARTING,
             slot=container.slot,
-            provider=provider,
+            provider=told.get("provider") or provider,
+            account=told.get("account", ""),
+            vpn_server=told.get("server", ""),
             protocol=Protocol(told["protocol"]),
             endpoint=_endpoint(told["endpoint"]),
             agent=files.agent_socket(container.node),

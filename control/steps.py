@@ -1,12 +1,14 @@
 """Does what the plan says: one idempotent step each, safe to repeat and safe beside another instance doing the same.
 
-A step that could not be done says so in the log and leaves the world as it was; the next plan finds it there again.
+Docker checks no fence: an instance that was paused in the middle of a call may find that another leads. So the term is
+checked again before whatever cannot be undone, and a create that was overtaken is a name that is taken. A step that
+could not be done says so in the log and leaves the world as it was; the next plan finds it there again.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,14 +16,10 @@ import structlog
 
 from control.agents import Agents
 from control.backoff import Backoff
-from control.engine import (
-    Engine,
-    EngineError,
-    EngineGoneError,
-    NameTakenError,
-    NotFoundError,
-)
-from control.exits import exit_reason
+from control.creating import Creator
+from control.engine import Engine, EngineError, EngineGoneError, NotFoundError
+from control.exits import credentials_refused, exit_reason
+from control.leadership import Check, LostLeadError, alone
 from control.model import (
     Advance,
     Container,
@@ -31,15 +29,18 @@ from control.model import (
     Place,
     Remove,
     RemoveOrphan,
+    Retire,
     Step,
     Stop,
     Verdict,
     Verify,
 )
 from control.nodefiles import NodeFiles, NodeFilesError
-from control.nodespec import STOP_SECONDS, Site, container_body, container_name
+from control.nodespec import STOP_SECONDS, Site
 from control.placement import Placement
-from control.providers import Material, ProviderError, split_endpoint
+from control.providers import NoSlotError, ProviderError
+from control.replacing import drained_first, successor, traits, wish
+from control.troubles import Troubles
 from health.agent_client import AgentClient
 from health.model import NODE_ID, Node, NodeStatus, Pool
 from health.registry import Registry, RegistryError
@@ -47,6 +48,8 @@ from health.registry import Registry, RegistryError
 log = structlog.get_logger()
 
 LOG_LINES = 500
+SLOT_RETRY_S = 1.0
+"""How soon a place is tried again where an account has no free session: one may be given back any time."""
 
 
 class Verifier(Protocol):
@@ -74,6 +77,8 @@ class Steps:
         probe_name: str,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        backoff: Backoff | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self._registry = registry
         self._engine = engine
@@ -81,90 +86,125 @@ class Steps:
         self._files = files
         self._agents = agents
         self._gate = gate
-        self._site = site
-        self._probe_name = probe_name
+        self._creator = Creator(engine, placement, files, site, probe_name)
         self._clock = clock
         self._wall = wall
         self._serving_from: dict[str, float] = {}
-        self.backoff = Backoff()
+        self._troubles = troubles or Troubles(registry)
+        self.backoff = backoff or Backoff()
         self.verdicts: dict[str, Verdict] = {}
         self.pools: dict[str, Pool] = {}
         self.epoch = ""
 
-    async def do(self, step: Step) -> bool:
+    async def do(self, step: Step, check: Check = alone) -> bool:
+        """Do `step`. `check` raises LostLeadError where another instance leads by now."""
         try:
-            return await self._do(step)
+            return await self._do(step, check)
+        except LostLeadError as error:
+            log.warning("step_given_up", step=type(step).__name__, subject=step.key, reason=str(error))
         except (RegistryError, EngineError, OSError) as error:
             log.warning("step_failed", step=type(step).__name__, subject=step.key, reason=str(error))
-            return False
+        return False
 
-    async def _do(self, step: Step) -> bool:
+    async def _do(self, step: Step, check: Check) -> bool:
+        if not isinstance(step, Verify):
+            await check()
         match step:
             case Place():
-                return await self._place(step)
+                return await self._place(step, check)
             case Create():
-                return await self._create(step.node)
+                return await self._create(step.node, check)
             case Advance():
-                return await self._advance(step)
+                return await self._advance(step, check)
+            case Retire():
+                return await self._retire(step)
             case Verify():
                 return await self._verify(step.node)
             case Stop():
                 await self._stop(step.container)
             case Remove():
-                await self._remove(step)
+                await self._remove(step, check)
             case RemoveOrphan():
-                await self._remove_orphan(step.container)
+                await self._remove_orphan(step.container, check)
             case Forget():
                 await self._forget(step.node)
         return True
 
-    async def _place(self, step: Place) -> bool:
+    async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
+        """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
+        await self._placement.settle(nodes, containers)
+
+    async def _place(self, step: Place, check: Check) -> bool:
         pool = self.pools.get(step.country)
         if pool is None:
             return False
         try:
-            return await self._placement.place(step.slot, pool, step.expected) is not None
+            placed = await self._placed(step, pool, check)
+        except NoSlotError as error:
+            self.backoff.wait(step.slot, self._clock(), SLOT_RETRY_S)
+            await self._unplaced(step.country, str(error))
+            return await self._drain_first(step.instead, str(error))
         except ProviderError as error:
-            delay = self.backoff.failed(step.slot, self._clock(), str(error))
+            delay = self.backoff.failed(step.slot, self._clock(), "")
             log.warning("no_server", slot=step.slot, reason=str(error), retry_s=delay)
+            await self._unplaced(step.country, str(error))
             return False
+        if placed:
+            await self._unplaced(step.country, "")
+        return placed
 
-    async def _create(self, node: Node) -> bool:
+    async def _unplaced(self, country: str, reason: str) -> None:
+        self.backoff.unplaced(country, reason)
+        await self._troubles.note(country, reason)
+
+    async def _placed(self, step: Place, pool: Pool, check: Check) -> bool:
+        async with self._placement.lock:
+            old = None
+            if step.replaces:
+                # An operator may have placed it meanwhile.
+                nodes = await self._registry.nodes()
+                old = nodes.get(step.replaces)
+                if old is None or successor(nodes.values(), step.replaces) is not None:
+                    return False
+            asked = wish(pool, old)
+            choice = await self._placement.choose(pool, asked)
+            node = self._placement.node(step.slot, pool, choice, asked.protocol)
+            await check()
+            node = node.model_copy(update=traits(pool, old))
+            return await self._placement.claim(step.slot, node, step.expected) is not None
+
+    async def _drain_first(self, node_id: str, why: str) -> bool:
+        node = await self._registry.node(node_id) if node_id else None
+        if node is None or node.status is not NodeStatus.SERVING:
+            return False
+        leaving = drained_first(node, why, self._wall())
+        return await self._store(leaving, node.status)
+
+    async def _create(self, node: Node, check: Check) -> bool:
         # What the plan saw may be old: look again before anything is written.
-        container = await self._find(node.id)
+        container = await self._creator.find(node.id)
         current = await self._registry.node(node.id)
         if current is None or current.status is not NodeStatus.REQUESTED:
             return False
         try:
-            container_id = container.id if container is not None else await self._make(node)
+            container_id = container.id if container is not None else await self._creator.make(node, self.epoch)
+            # The create may have taken as long as it took another to lead, end this node and free its slot.
+            await check()
+            await self._placement.may_start(node)
             await self._engine.start(container_id)
         except EngineGoneError:
             raise
         except (ProviderError, NodeFilesError, EngineError, ValueError) as error:
-            return await self._move(node, NodeStatus.FAILED, str(error))
-        return await self._move(node, NodeStatus.STARTING, "", started_at=self._wall())
+            return await self._move(node, NodeStatus.FAILED, str(error), check)
+        return await self._move(node, NodeStatus.STARTING, "", check, started_at=self._wall())
 
-    async def _make(self, node: Node) -> str:
-        material = await self._placement.provider(node.provider).material(node)
-        config = node_config(node, material, self._probe_name)
-        await asyncio.to_thread(self._files.write, node.id, config, material.files)
-        agent, files = self._files.agent_dir(node.id), self._files.config_dir(node.id)
-        name = container_name(node.id)
-        try:
-            return await self._engine.create(name, container_body(self._site, node, self.epoch, agent, files))
-        except NameTakenError:
-            container = await self._find(node.id)
-            if container is None:
-                raise EngineError(f"the name {name} is taken by a container that is not ours") from None
-            return container.id
-
-    async def _find(self, node_id: str) -> Container | None:
-        return next((found for found in await self._engine.containers() if found.node == node_id), None)
-
-    async def _advance(self, step: Advance) -> bool:
+    async def _advance(self, step: Advance, check: Check) -> bool:
         node, verdict, reason = step.node, step.verdict, step.reason
         if step.container is not None:
-            reason = exit_reason(step.container.exit_code, await self._output(step.container, 20))
+            code, output = step.container.exit_code, await self._output(step.container, 20)
+            reason = exit_reason(code, output)
+            if credentials_refused(code, output):
+                reason = await self._placement.refused(node, reason)
         learnt: dict[str, Any] = {}
         if verdict is not None:
             # A leak leaves no proved exit address, and so nothing to drain.
@@ -173,14 +213,23 @@ class Steps:
                 "exit_ip": "" if verdict.leak else verdict.exit_ip or node.exit_ip,
                 "exit_country": verdict.exit_country or node.exit_country,
             }
-        return await self._move(node, step.to, reason, **learnt)
+        return await self._move(node, step.to, reason, check, **learnt)
 
-    async def _move(self, node: Node, to: NodeStatus, reason: str, **learnt: Any) -> bool:
+    async def _retire(self, step: Retire) -> bool:
+        log.info("node_to_be_replaced", node=step.node.id, country=step.node.country, reason=step.reason)
+        marked = step.node.model_copy(update={"retire": step.reason})
+        return await self._registry.advance_node(marked, step.node.status)
+
+    async def _move(self, node: Node, to: NodeStatus, reason: str, check: Check, **learnt: Any) -> bool:
+        await check()
         changed = {"status": to, "reason": reason, "changed_at": self._wall(), **learnt}
-        moved = node.model_copy(update=changed)
-        if not await self._registry.advance_node(moved, node.status):
+        return await self._store(node.model_copy(update=changed), node.status)
+
+    async def _store(self, moved: Node, was: NodeStatus) -> bool:
+        if not await self._registry.advance_node(moved, was):
             return False
-        log.info("node", node=node.id, country=node.country, status=to.value, was=node.status.value, reason=reason)
+        status, reason = moved.status.value, moved.reason
+        log.info("node", node=moved.id, country=moved.country, status=status, was=was.value, reason=reason)
         self._count(moved)
         return True
 
@@ -212,18 +261,26 @@ class Steps:
         with contextlib.suppress(NotFoundError):
             await self._engine.stop(container.id, STOP_SECONDS)
 
-    async def _remove(self, step: Remove) -> None:
+    async def _remove(self, step: Remove, check: Check) -> None:
         text = await self._output(step.container, LOG_LINES)
-        await asyncio.to_thread(self._files.save_log, step.node_id, text)
+        try:
+            await asyncio.to_thread(self._files.save_log, step.node_id, text)
+            await self._troubles.note("logs", "")
+        except OSError as error:
+            # A full disk costs the log, not the slot.
+            await self._troubles.note("logs", f"the last output of exits is not kept: {error.strerror}")
+        await check()
         await self._engine.remove(step.container.id)
         await asyncio.to_thread(self._files.remove, step.node_id)
 
-    async def _remove_orphan(self, container: Container) -> None:
+    async def _remove_orphan(self, container: Container, check: Check) -> None:
         # The list was read before the records: one that was recorded meanwhile is no orphan.
         if container.node and await self._registry.node(container.node) is not None:
             return
+        await check()
         log.warning("orphan_removed", container=container.name, node=container.node)
         await self._engine.remove(container.id)
+        await self._registry.publish("orphan", container.node, reason="a container that no record knows was removed")
         if NODE_ID.fullmatch(container.node):
             await asyncio.to_thread(self._files.remove, container.node)
 
@@ -241,20 +298,3 @@ class Steps:
             raise
         except EngineError as error:
             return f"(no log: {error})\n"
-
-
-def node_config(node: Node, material: Material, probe_name: str) -> dict[str, Any]:
-    """What node.json tells the exit. Nothing secret. Raises ValueError for a record without an endpoint."""
-    address, port, transport = split_endpoint(node.endpoint)
-    config: dict[str, Any] = {
-        "schema": 1,
-        "node": node.id,
-        "country": node.country,
-        "protocol": str(node.protocol),
-        "endpoint": {"address": address, "port": port, "transport": transport},
-        "dns": list(material.dns),
-        "probe_name": probe_name,
-    }
-    if material.address:
-        config |= {"address": material.address, "server_public_key": material.server_public_key}
-    return config

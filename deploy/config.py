@@ -15,12 +15,12 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from control.config import ControlSettings, Name, NordVpnSettings
+from control.config import ControlSettings, CustomSettings, Name, NordVpnSettings
 from deploy.environment import ConfigError, read_environment, suggest, variable, why_unreadable
 from gateway.config import GatewaySettings
 from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
 
-__all__ = ["ConfigError", "Settings", "load", "variable"]
+__all__ = ["ConfigError", "Settings", "is_placeholder", "load", "variable"]
 
 _SECRET_NAME = re.compile(r"(password|secret|token|key)$")
 _PLACEHOLDER = re.compile(
@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     control: ControlSettings = Field(default_factory=ControlSettings)
     nordvpn: NordVpnSettings = NordVpnSettings()
+    custom: CustomSettings = CustomSettings()
     redis: RedisSettings = RedisSettings()
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()
@@ -76,9 +77,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _real_secrets(self) -> Self:
         for key, secret in _secrets(self, ""):
-            if not secret or _PLACEHOLDER.fullmatch(secret):
+            if is_placeholder(secret):
                 raise ValueError(f"{key}: this is a placeholder, not a secret: put a random one there")
         return self
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether nobody can have meant `secret` as one."""
+    return not secret or _PLACEHOLDER.fullmatch(secret) is not None
 
 
 def load(file: Path | None = None) -> Settings:

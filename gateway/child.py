@@ -93,6 +93,12 @@ class Child:
         return metrics.from_json(self._state.get("counters", {}))
 
     @property
+    def carried(self) -> Mapping[str, int]:
+        """Connections through each node now."""
+        carried: Mapping[str, int] = self._state.get("carried", {})
+        return carried
+
+    @property
     def gauges(self) -> Mapping[str, float]:
         """Numbers that are true now, by its last word."""
         gauges: Mapping[str, float] = self._state.get("gauges", {})

@@ -23,10 +23,13 @@ GAUGES = {
 
 
 class _Numbers(Collector):
-    def __init__(self, counters: Counters, gauges: Mapping[str, float], restarts: int) -> None:
+    def __init__(
+        self, counters: Counters, gauges: Mapping[str, float], restarts: int, carried: Mapping[str, int]
+    ) -> None:
         self._counters = counters
         self._gauges = gauges
         self._restarts = restarts
+        self._carried = carried
 
     def collect(self) -> Iterator[Metric]:
         yield from self._connections()
@@ -43,6 +46,11 @@ class _Numbers(Collector):
         yield self._counter(metrics.DATAGRAMS_DROPPED, "SOCKS5 datagrams not passed on", ("direction", "reason"))
         for name, text in GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, text, self._gauges.get(name, 0.0))
+
+        open_now = GaugeMetricFamily(_PREFIX + "node_connections", "Connections through a node now", labels=("node",))
+        for node, count in self._carried.items():
+            open_now.add_metric((node,), count)
+        yield open_now
 
     def _rows(self, name: str) -> Rows:
         return self._counters.get(name, {})
@@ -87,8 +95,13 @@ def _single(name: str, text: str, value: float) -> CounterMetricFamily:
     return CounterMetricFamily(_PREFIX + name, text, value)
 
 
-def exposition(counters: Counters, gauges: Mapping[str, float], restarts: int) -> bytes:
-    """Everything in Prometheus' text format. `gauges` has keys of GAUGES, `restarts` is of workers."""
+def exposition(
+    counters: Counters, gauges: Mapping[str, float], restarts: int, carried: Mapping[str, int] | None = None
+) -> bytes:
+    """Everything in Prometheus' text format.
+
+    `gauges` has keys of GAUGES, `restarts` is of workers, `carried` says how many connections are open through a node.
+    """
     registry = CollectorRegistry()
-    registry.register(_Numbers(counters, gauges, restarts))
+    registry.register(_Numbers(counters, gauges, restarts, carried or {}))
     return generate_latest(registry)

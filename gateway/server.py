@@ -100,6 +100,7 @@ class Service:
             "ready": fleet.ready and not self._worker.draining,
             "nodes": numbers.known_nodes(fleet.snapshot.nodes, time.monotonic()),
             "gauges": self._gauges,
+            "carried": {node: link.in_flight for node, link in fleet.links.items()},
             "counters": metrics.to_json(numbers.counters()),
         }
 

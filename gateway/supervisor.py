@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 
 from gateway import log_lines, metrics
@@ -137,12 +138,14 @@ class Supervisor:
         children = self._children()
         self._forget(children)
         counters = copy.deepcopy(self._past)
+        carried: Counter[str] = Counter()
         for child in children:
             metrics.merge(counters, child.counters)
+            carried.update(child.carried)
         _forget_nodes(counters, children)
         metrics.merge(counters, {metrics.TOTALS: {(): [0, self._lines.dropped]}})
         restarts = self._past_restarts + sum(generation.restarts for generation in self._generations)
-        return exposition(counters, _gauges(children), restarts)
+        return exposition(counters, _gauges(children), restarts, carried)
 
     def _forget(self, children: Sequence[Child]) -> None:
         _forget_nodes(self._past, children)

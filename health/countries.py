@@ -42,6 +42,11 @@ def from_port(number: int) -> str | None:
     return _by_port().get(number)
 
 
+def codes() -> tuple[str, ...]:
+    """Every code there is, sorted, `zz` too."""
+    return tuple(sorted([*_by_code(), THIS_MACHINE]))
+
+
 @cache
 def _by_code() -> dict[str, tuple[str, int]]:
     found = {}

@@ -17,6 +17,7 @@ from health.upstream import UpstreamUrl
 Country = Annotated[str, AfterValidator(countries.normalise)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z]{2}[0-9a-f]{6}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")]
+TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 NODE_ID = re.compile(r"[a-z]{2}[0-9a-f]{6}")
 
 
@@ -88,7 +89,12 @@ class Protocol(StrEnum):
 class Node(Record):
     """One exit. Written by control alone; does not expire. Times are Unix seconds (wall clock).
 
+    `virtual`: its server only seems to be in the country, and stands elsewhere, says the provider.
     `upstream` is the proxy of an `upstream` node, without its password: that stands in a file of the gateway's alone.
+
+    `retire` says why the node is to give way to a successor, empty where it need not; it is never taken back. A
+    successor's `replaces` is the node it is to take over from. `follows` is the pool's protocol that the node was
+    placed by (None: it was asked for with a protocol of its own), `asked_city` the city it was asked for in.
     """
 
     id: NodeId
@@ -104,11 +110,16 @@ class Node(Record):
     protocol: Protocol | None = None
     vpn_server: str = ""
     endpoint: str = ""
+    virtual: bool = False
     agent: str = ""
     upstream: UpstreamUrl | Literal[""] = ""
     exit_ip: str = ""
     exit_country: str = ""
     generation: int = 0
+    retire: str = ""
+    replaces: NodeId | Literal[""] = ""
+    follows: Protocol | None = None
+    asked_city: str = ""
     requested_at: float = 0.0
     started_at: float | None = None
     changed_at: float = 0.0
@@ -154,7 +165,14 @@ class Score(Record):
 
 
 class Pool(Record):
-    """The nodes of one country, as the operator wishes them. `version` rises with every change."""
+    """The nodes of one country, as the operator wishes them. `version` rises with every change.
+
+    `rotate_hours`: how long a node serves before a fresh one takes over, one at a time; None: until something is wrong.
+    `target_connections`: so many connections a node is to carry; `desired` then follows the load between `min` (at
+    least 1) and `max`. None: `desired` stays as it is set. A `desired` of 0 always stays.
+
+    `stamp` is drawn anew for every version: it tells a write that was repeated from one that says the same by chance.
+    """
 
     country: Country
     desired: Annotated[int, Field(ge=0, le=10)] = 0
@@ -164,7 +182,10 @@ class Pool(Record):
     provider: str = "nordvpn"
     protocol: Protocol = Protocol.OPENVPN_UDP
     fallback: tuple[Country, ...] = ()
+    rotate_hours: Annotated[float, Field(ge=0.01, le=8760)] | None = None
+    target_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
     version: int = 0
+    stamp: str = ""
 
 
 class User(Record):
@@ -181,6 +202,28 @@ class User(Record):
     max_connections: Annotated[int, Field(ge=1)] | None = None
     bytes_per_second: Annotated[int, Field(ge=1024)] | None = None
     monthly_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class Scope(StrEnum):
+    """What a token may do; each includes those before it."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+    def includes(self, other: "Scope") -> bool:
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+class Token(Record):
+    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); `created_at` is Unix seconds."""
+
+    id: TokenId
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
+    scope: Scope
+    sha256: Annotated[str, Field(repr=False, pattern=r"^[0-9a-f]{64}$")]
+    created_at: float
 
 
 def new_node_id(country: str) -> str:

@@ -8,6 +8,7 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     score:<id>     last score; expires after 10 minutes, gateways keep what they saw
     pool:<cc>      a pool; pools is the set of countries
     user:<name>    a proxy user; users is the set of names
+    token:<id>     an API token, its secret's SHA-256 only; tokens is the set of ids
     session:<user>:<name>
                    the node a client's session is on; expires. <user> has no colon; empty for all who proved no name
     limits:<user>  hash of the leases that gateway workers hold of a user's limits; each ends after 15 s
@@ -15,6 +16,8 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
                    hash of the bytes a user moved in a month (UTC): `floor` + `sum` is the total, the other fields are
                    what each worker told; plain numbers, kept for two months
     claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
+    slot:<account>:<n>, gate:<account>, penalties
+                   the providers' accounts, see health.account_slots
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
                    not a fleet without nodes
@@ -30,7 +33,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
@@ -40,9 +43,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from health import registry_scripts
+from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
-from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, UnknownSchemaError, User
+from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, Token, UnknownSchemaError, User
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -95,11 +99,14 @@ class Registry:
         self._lease = client.register_script(registry_scripts.LEASE)
         self._release = client.register_script(registry_scripts.RELEASE)
         self._put_versioned = client.register_script(registry_scripts.PUT_VERSIONED)
+        self._lead = client.register_script(registry_scripts.LEAD)
         self._claim = client.register_script(registry_scripts.CLAIM)
         self._advance = client.register_script(registry_scripts.ADVANCE)
         self._retire = client.register_script(registry_scripts.RETIRE)
+        self._swap = client.register_script(registry_scripts.SWAP)
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
+        self.accounts = AccountSlots(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:
@@ -127,6 +134,16 @@ class Registry:
         async with self._call():
             await self._redis.ping()
 
+    async def server(self) -> dict[str, str]:
+        """What the server says of itself: INFO, and of its configuration (where it may be read) what is saved when."""
+        async with self._call():
+            found = {str(name): str(value) for name, value in (await self._redis.info()).items()}
+        with contextlib.suppress(RegistryError):  # CONFIG is closed on servers that somebody else runs
+            async with self._call():
+                saved = await self._redis.config_get("save")
+            return found | {str(name): str(value) for name, value in saved.items()}
+        return found
+
     # nodes
 
     async def put_node(self, node: Node) -> None:
@@ -142,11 +159,14 @@ class Registry:
         return await self._read_all("node", "nodes", Node)
 
     async def advance_node(self, node: Node, expected: NodeStatus) -> bool:
-        """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone."""
+        """Replace the record of `node` if its stored status still is `expected`; False where it moved on or is gone.
+
+        False as well where the stored one was told to retire and `node` does not know it yet.
+        """
         async with self._call():
             answer = await self._advance(
                 keys=[PREFIX + f"node:{node.id}", EVENTS],
-                args=[expected.value, node.dump(), _event("node", node.id)],
+                args=[expected.value, node.dump(), _node_event(node, expected)],
             )
         return bool(answer)
 
@@ -158,7 +178,7 @@ class Registry:
         async with self._call():
             answer = await self._claim(
                 keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS],
-                args=[node.id, expected, node.dump(), _event("node", node.id)],
+                args=[node.id, expected, node.dump(), _node_event(node)],
             )
         return bool(answer)
 
@@ -183,11 +203,14 @@ class Registry:
 
         False, and nothing stored, where the node moved on or is gone. Raises StaleVersionError.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._retire(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
-                args=[pool.version, stored.dump(), expected.value, node.dump(), _event("node", node.id), pool.country],
+                args=[
+                    *(pool.version, stored.dump(), expected.value, node.dump()),
+                    *(_node_event(node, expected), pool.country),
+                ],
             )
         if int(answer) < 0:
             raise StaleVersionError(-1 - int(answer))
@@ -198,7 +221,7 @@ class Registry:
 
         Raises StaleVersionError otherwise.
         """
-        stored = pool.model_copy(update={"version": pool.version + 1})
+        stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._put_versioned(
                 keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
@@ -219,11 +242,34 @@ class Registry:
     async def put_user(self, user: User) -> None:
         await self._put("user", "users", user.name, user)
 
+    async def swap_user(self, user: User, expected: User | None) -> bool:
+        """Store `user` if `expected` still is what is stored (None: nothing); False where it is not."""
+        async with self._call():
+            answer = await self._swap(
+                keys=[PREFIX + f"user:{user.name}", PREFIX + "users", EVENTS],
+                args=[expected.dump() if expected else "", user.dump(), user.name, _event("user", user.name)],
+            )
+        return bool(answer)
+
     async def delete_user(self, name: str) -> None:
         await self._delete("user", "users", name)
 
     async def users(self) -> dict[str, User]:
         return await self._read_all("user", "users", User)
+
+    # tokens
+
+    async def put_token(self, token: Token) -> None:
+        await self._put("token", "tokens", token.id, token)
+
+    async def delete_token(self, token_id: str) -> None:
+        await self._delete("token", "tokens", token_id)
+
+    async def token(self, token_id: str) -> Token | None:
+        return (await self._read("token", [token_id], Token)).get(token_id)
+
+    async def tokens(self) -> dict[str, Token]:
+        return await self._read_all("token", "tokens", Token)
 
     # sessions
 
@@ -318,6 +364,19 @@ class Registry:
         async with self._call():
             await self._release(keys=[PREFIX + f"lease:{role}"], args=[holder])
 
+    async def lead(self, role: str, held: str, fresh: str, ttl: float) -> str:
+        """Lead `role` for `ttl` seconds more; returns the term that is ours now, or "" while somebody else leads.
+
+        That is `held`, the term of the last call, if the lease never lapsed since; else `fresh`, a name never used yet.
+        """
+        async with self._call():
+            return str(await self._lead(keys=[PREFIX + f"lease:{role}"], args=[held, fresh, int(ttl * 1000)]))
+
+    async def leader(self, role: str) -> str:
+        """The term in which `role` is led now, or an empty string."""
+        async with self._call():
+            return str(await self._redis.get(PREFIX + f"lease:{role}") or "")
+
     async def snapshot(self) -> Snapshot:
         """Everything a gateway chooses by, in two round trips."""
         async with self._call():
@@ -341,14 +400,18 @@ class Registry:
             users=_load_all(found, "user:", User),
         )
 
-    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, subscribed: Callable[[], None] = lambda: None) -> AsyncGenerator[dict[str, Any], None]:
         """Changes as they are published, for ever; raises RegistryError within 2 s when the subscription is lost.
 
-        Call it again to go on; what happened in between is not told, so read everything then.
+        Call it again to go on; what happened in between is not told, so read everything then. `subscribed` is called
+        once nothing that is published is missed any more.
         """
         async with self._redis.pubsub() as pubsub:
             async with self._call():
                 await pubsub.subscribe(EVENTS)
+                while (await pubsub.get_message(timeout=self._deadline) or {}).get("type") != "subscribe":
+                    pass
+            subscribed()
             asked = False
             while True:
                 with _translated():
@@ -418,6 +481,11 @@ def _load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[
 
 def _event(kind: str, subject: str, **details: Any) -> str:
     return json.dumps({"schema": 1, "kind": kind, "subject": subject, **details}, separators=(",", ":"))
+
+
+def _node_event(node: Node, was: NodeStatus | None = None) -> str:
+    details = {"country": node.country, "status": node.status.value, "reason": node.reason, "retire": node.retire}
+    return _event("node", node.id, **details, was=was.value if was else "")
 
 
 def _told(message: dict[str, Any]) -> dict[str, Any] | None:

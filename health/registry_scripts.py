@@ -36,6 +36,15 @@ redis.call('PUBLISH', KEYS[3], ARGV[4])
 return 0
 """
 
+# Lead a role for one term: renew the lease of the term held, or begin a new one where nobody leads. KEYS lease;
+# ARGV term held, term to begin, ttl in ms. Answers the term that is ours now, or an empty string.
+LEAD = """
+local term = redis.call('GET', KEYS[1])
+if term == false then term = ARGV[2] end
+if term ~= ARGV[1] and term ~= ARGV[2] then return '' end
+redis.call('SET', KEYS[1], term, 'PX', ARGV[3])
+return term
+"""
 # Take a slot and write its node's record in one step, if the slot's holder is the expected one (empty: nobody) or
 # already this node. KEYS claim, node record, nodes, events; ARGV node id, expected holder, record, event.
 CLAIM = """
@@ -49,13 +58,27 @@ if holder ~= ARGV[1] then
 end
 return 1
 """
-# Replace a node's record only while its status is the expected one. KEYS record, events; ARGV status, record, event.
+# Replace a node's record only while its status is the expected one, and never by one that has not heard yet that the
+# node is to retire. KEYS record, events; ARGV status, record, event.
 ADVANCE = """
 local old = redis.call('GET', KEYS[1])
 if old == ARGV[2] then return 1 end
-if not old or cjson.decode(old)['status'] ~= ARGV[1] then return 0 end
+local stored = old and cjson.decode(old)
+if not stored or stored['status'] ~= ARGV[1] then return 0 end
+if (stored['retire'] or '') ~= '' and (cjson.decode(ARGV[2])['retire'] or '') == '' then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('PUBLISH', KEYS[2], ARGV[3])
+return 1
+"""
+# Replace a record only if it is the expected one to the byte (empty: not there). KEYS record, index, events; ARGV
+# expected, record, name, event. Answers 1, or 0 where it is another one.
+SWAP = """
+local old = redis.call('GET', KEYS[1]) or ''
+if old == ARGV[2] then return 1 end
+if old ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('PUBLISH', KEYS[3], ARGV[4])
 return 1
 """
 # Lower a pool and move one of its nodes in one step, so that no reconciler sees the one without the other.

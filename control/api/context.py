@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -12,10 +13,18 @@ from control.providers import Provider
 from control.reconcile import Reconciler
 from health.registry import Registry
 
+if TYPE_CHECKING:
+    from control.api.board import Board
+    from control.api.feed import Feed
+    from control.api.gate import Gate
+    from control.api.gateways import Gateways
+    from control.api.metrics import Metrics
+    from control.api.streams import Streams
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One API's surroundings. `changed` wakes the reconciler."""
+    """One API's surroundings. `changed` wakes the reconciler; `gateways` are the addresses of gateways' metrics."""
 
     fleet: Fleet
     registry: Registry
@@ -25,11 +34,21 @@ class Context:
     default_provider: str
     changed: Callable[[], None]
     engine: Engine | None = None
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one API instance remembers: caches and bounded tables, nothing that another instance would miss."""
+
+    feed: "Feed"
+    board: "Board"
+    gate: "Gate"
+    streams: "Streams"
+    metrics: "Metrics"
+    gateways: "Gateways"
 
 
 CONTEXT = web.AppKey("context", Context)
-
-
-def context(request: web.Request) -> Context:
-    """The context of the application that serves `request`."""
-    return request.app[CONTEXT]
+PARTS = web.AppKey("parts", Parts)
+REQUEST_ID = web.RequestKey("request_id", str)

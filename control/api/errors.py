@@ -1,7 +1,5 @@
 """Every refusal in one form: `{"detail": text, "status": number, "reason": word}`."""
 
-from collections.abc import Awaitable, Callable
-
 import structlog
 from aiohttp import web
 
@@ -12,7 +10,9 @@ from health.registry import RegistryError, StaleVersionError
 
 log = structlog.get_logger()
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REASON = web.ResponseKey("reason", str)
+"""The word of a refusal, on its response."""
 
 
 class ApiError(Exception):
@@ -31,27 +31,23 @@ def bad_request(detail: str, reason: str = "bad_request") -> ApiError:
     return ApiError(400, reason, detail)
 
 
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every exception into the one form; what nobody foresaw is logged and told without its details."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
+def told(error: Exception, method: str, path: str, request_id: str) -> web.Response:
+    """The answer to any exception; what nobody foresaw is logged and told without its details."""
+    if isinstance(error, web.HTTPException):
         return _from_aiohttp(error)
-    except Exception as error:
-        told = _translated(error)
-        if told is None:
-            log.exception("api_error", method=request.method, path=request.path)
-            told = ApiError(500, "internal", "internal error, see the log")
-        return refusal(told)
+    known = _translated(error)
+    if known is None:
+        log.exception("api_error", method=method, path=path[:200], request_id=request_id)
+        known = ApiError(500, "internal", f"internal error, see the log for request {request_id}")
+    return refusal(known)
 
 
 def refusal(error: ApiError) -> web.Response:
     """The response that tells `error`."""
     body = {"detail": error.detail, "status": error.status, "reason": error.reason}
-    return web.json_response(body, status=error.status, headers=error.headers)
+    response = web.json_response(body, status=error.status, headers=error.headers)
+    response[REASON] = error.reason
+    return response
 
 
 def _translated(error: Exception) -> ApiError | None:
@@ -64,7 +60,7 @@ def _translated(error: Exception) -> ApiError | None:
         case UnavailableError():
             return ApiError(503, error.reason, text)
         case InvalidPoolError():
-            return ApiError(400, error.reason, text)
+            return ApiError(422, "contradiction", text)
         case FleetError():
             return ApiError(409, error.reason, text)
         case StaleVersionError():

@@ -1,52 +1,101 @@
 """/api/pools and /api/countries."""
 
-from aiohttp import web
+from typing import Any
 
-from control.api.bodies import PoolBody, ScaleBody, country_of, read_body
-from control.api.context import Context, context
-from control.api.views import pool_view
+from control.api.bodies import Country, Empty, NoQuery, PoolBody, ScaleBody
+from control.api.context import Context
+from control.api.table import Answer, Call, Table
+from control.api.views import PoolView, pool_view
 from control.providers import ProviderError
-from health.model import Pool
-from health.registry import Snapshot
+from health.model import Pool, Scope
+from health.registry import Snapshot, StaleVersionError
 
-routes = web.RouteTableDef()
-
-
-@routes.get("/api/pools")
-async def list_pools(request: web.Request) -> web.Response:
-    here = context(request)
-    snapshot = await here.fleet.snapshot()
-    pools = [snapshot.pools[country] for country in sorted(snapshot.pools)]
-    return web.json_response([_view(here, snapshot, pool) for pool in pools])
+table = Table("pools")
 
 
-@routes.get("/api/pools/{country}")
-async def show_pool(request: web.Request) -> web.Response:
-    here = context(request)
-    country = country_of(request.match_info["country"])
-    snapshot = await here.fleet.snapshot()
-    return web.json_response(_view(here, snapshot, here.fleet.pool_of(snapshot, country)))
+@table.add("GET", "/api/pools", "pool.list", answer=list[PoolView])
+async def list_pools(call: Call[Empty, NoQuery]) -> list[PoolView]:
+    """All pools"""
+    snapshot = await call.here.fleet.snapshot()
+    return [_view(call.here, snapshot, snapshot.pools[country]) for country in sorted(snapshot.pools)]
 
 
-@routes.put("/api/pools/{country}")
-async def put_pool(request: web.Request) -> web.Response:
-    country = country_of(request.match_info["country"])
-    body = await read_body(request, PoolBody)
-    changes = body.model_dump(exclude_none=True, exclude={"version"})
-    return await _changed(request, await context(request).fleet.change_pool(country, changes, body.version))
+@table.add("GET", "/api/pools/{country}", "pool.show", answer=PoolView)
+async def show_pool(call: Call[Empty, NoQuery]) -> Answer:
+    """One pool
+
+    A country without one is answered as it would begin. ETag is its version, for If-Match.
+    """
+    snapshot = await call.here.fleet.snapshot()
+    return _answer(call.here, snapshot, call.here.fleet.pool_of(snapshot, call.path["country"]))
 
 
-@routes.post("/api/pools/{country}/scale")
-async def scale_pool(request: web.Request) -> web.Response:
-    country = country_of(request.match_info["country"])
-    body = await read_body(request, ScaleBody)
-    return await _changed(request, await context(request).fleet.scale(country, body.nodes))
+@table.add(
+    "PUT",
+    "/api/pools/{country}",
+    "pool.change",
+    scope=Scope.OPERATE,
+    answer=PoolView,
+    refusals=(409, 422),
+    body=PoolBody,
+    if_match=True,
+)
+async def put_pool(call: Call[PoolBody, NoQuery]) -> Answer:
+    """Change a pool, or make one
+
+    With `version` in the body, or with If-Match, only if nobody changed it since.
+    """
+    changes = call.body.changes()
+    version = call.body.version
+    if call.if_match is not None:
+        version = await _matching(call, version)
+    return await _changed(call, await call.here.fleet.change_pool(call.path["country"], changes, version))
 
 
-@routes.get("/api/countries")
-async def list_countries(request: web.Request) -> web.Response:
-    """Codes of all countries a node can be started in, or that have a pool or a node."""
-    here = context(request)
+@table.add(
+    "POST",
+    "/api/pools/{country}/scale",
+    "pool.scale",
+    scope=Scope.OPERATE,
+    answer=PoolView,
+    refusals=(409, 422),
+    body=ScaleBody,
+    if_match=True,
+)
+async def scale_pool(call: Call[ScaleBody, NoQuery]) -> Answer:
+    """Give a country so many nodes"""
+    version = None if call.if_match is None else await _matching(call, None)
+    changes = {"desired": call.body.nodes}
+    return await _changed(call, await call.here.fleet.change_pool(call.path["country"], changes, version))
+
+
+@table.add(
+    "POST",
+    "/api/pools/{country}/rotate",
+    "pool.rotate",
+    scope=Scope.OPERATE,
+    answer=PoolView,
+    statuses=(202,),
+    refusals=(404, 409),
+)
+async def rotate_pool(call: Call[Empty, NoQuery]) -> Answer:
+    """Replace every node of a country by a fresh one
+
+    One after the other, each successor serving before its predecessor is drained.
+    """
+    await call.here.fleet.rotate(call.path["country"])
+    snapshot = await call.here.fleet.snapshot()
+    answer = _answer(call.here, snapshot, call.here.fleet.pool_of(snapshot, call.path["country"]))
+    return Answer(answer.value, 202, answer.headers)
+
+
+@table.add("GET", "/api/countries", "country.list", answer=list[Country])
+async def list_countries(call: Call[Empty, NoQuery]) -> Answer:
+    """Countries a node can be started in, or that have a pool or a node
+
+    Where the provider does not answer, only the latter, with a Warning field saying why.
+    """
+    here = call.here
     snapshot = await here.fleet.snapshot()
     found = set(snapshot.pools) | {node.country for node in snapshot.nodes.values() if not node.status.ended}
     provider = here.providers.get(here.default_provider)
@@ -56,20 +105,34 @@ async def list_countries(request: web.Request) -> web.Response:
         except ProviderError as error:
             if not found:
                 raise
-            return web.json_response(sorted(found), headers={"Warning": f'199 - "{_plain(str(error))}"'})
-    return web.json_response(sorted(found))
+            return Answer(sorted(found), headers={"Warning": f'199 - "{plain(str(error))}"'})
+    return Answer(sorted(found))
 
 
-async def _changed(request: web.Request, pool: Pool) -> web.Response:
-    here = context(request)
-    return web.json_response(_view(here, await here.fleet.snapshot(), pool))
+async def _matching(call: Call[Any, Any], version: int | None) -> int:
+    """The version that If-Match names. Raises StaleVersionError where it is none, or not that of the body."""
+    text = call.if_match or ""
+    named = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
+    if named < 0 or version not in (None, named):
+        pool = call.here.fleet.pool_of(await call.here.fleet.snapshot(), call.path["country"])
+        raise StaleVersionError(pool.version)
+    return named
 
 
-def _view(here: Context, snapshot: Snapshot, pool: Pool) -> dict[str, object]:
+async def _changed(call: Call[Any, Any], pool: Pool) -> Answer:
+    return _answer(call.here, await call.here.fleet.snapshot(), pool)
+
+
+def _answer(here: Context, snapshot: Snapshot, pool: Pool) -> Answer:
+    return Answer(_view(here, snapshot, pool), headers={"ETag": f'"{pool.version}"'})
+
+
+def _view(here: Context, snapshot: Snapshot, pool: Pool) -> PoolView:
     nodes = list(snapshot.nodes.values())
     waiting = sum(node.country == pool.country and node.status.value == "serving" for node in nodes) < pool.desired
     return pool_view(pool, nodes, here.reconciler.trouble(pool.country) if waiting else "")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """`text` as it may stand between quotes in a header field."""
     return "".join(c for c in text if c.isascii() and c.isprintable() and c not in '"\\')

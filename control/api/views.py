@@ -1,12 +1,15 @@
 """Records as API clients see them. Pure; field names are those of the original system."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from control.api.bodies import STATUSES, Country
 from health import countries, upstream
-from health.model import Node, NodeStatus, Pool, Sample, Score, Tunnel, User
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Sample, Scope, Score, Strategy, Token, Tunnel, User
 
-STATUS = {
+STATUS: dict[NodeStatus, STATUSES] = {
     NodeStatus.REQUESTED: "starting",
     NodeStatus.STARTING: "starting",
     NodeStatus.VERIFYING: "starting",
@@ -15,71 +18,236 @@ STATUS = {
     NodeStatus.STOPPED: "stopped",
     NodeStatus.FAILED: "error",
 }
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Health = Literal["healthy", "unhealthy", "unknown"]
 
 
-def node_view(node: Node, sample: Sample | None, score: Score | None) -> dict[str, Any]:
-    """One node. `state` is the controller's own, finer status."""
-    return {
-        "id": node.id,
-        "country": node.country,
-        "city": node.city,
-        "kind": node.kind.value,
-        "machine": node.machine,
-        "status": STATUS[node.status],
-        "state": node.status.value,
-        "slot": node.slot,
-        "protocol": node.protocol.value if node.protocol else None,
-        "vpn_server": node.vpn_server,
-        "upstream": upstream.parse(node.upstream).place if node.upstream else None,
-        "tailscale_hostname": None,
-        "tailscale_ip": None,
-        "started_at": _time(node.started_at),
-        "vpn_connected": sample is not None and sample.reachable and sample.tunnel is Tunnel.UP,
-        "tailscale_connected": False,
-        "health_status": _health(node, score),
-        "score": score.value if score is not None else None,
-        "exit_ip": node.exit_ip or None,
-        "exit_country": node.exit_country or None,
-        "reason": node.reason,
-        "metrics": _metrics(sample) if sample is not None else None,
-    }
+class View(BaseModel):
+    """Something the API answers."""
+
+    model_config = ConfigDict(frozen=True)
 
 
-def pool_view(pool: Pool, nodes: list[Node], waiting_for: str) -> dict[str, Any]:
-    """One pool, how far its wish is fulfilled, and what it waits for."""
+class MetricsView(View):
+    """A node's last sample; bytes since its tunnel began."""
+
+    vpn_connected: bool
+    network_rx: int
+    network_tx: int
+    probe_ms: float | None
+    loss: float
+    handshake_age_s: float | None
+    last_health_check: Time
+
+
+class NodeView(View):
+    """One exit. `state` is the controller's own, finer status; `virtual`: its server is not really in the country."""
+
+    id: str
+    country: Country
+    city: str
+    kind: NodeKind
+    machine: str
+    status: STATUSES
+    state: NodeStatus
+    slot: str
+    protocol: Protocol | None
+    vpn_server: str
+    virtual: bool
+    upstream: str | None
+    tailscale_hostname: str | None
+    tailscale_ip: str | None
+    started_at: Time | None
+    vpn_connected: bool
+    tailscale_connected: bool
+    health_status: Health
+    score: float | None
+    exit_ip: str | None
+    exit_country: str | None
+    reason: str
+    metrics: MetricsView | None
+
+
+class StartedView(View):
+    """A node that was begun."""
+
+    status: STATUSES
+    node_id: str
+    country: Country
+    server: str
+
+
+class StoppedView(View):
+    """A node that is being stopped, or has been."""
+
+    status: STATUSES
+    node_id: str
+    country: Country
+
+
+class LogsView(View):
+    """The end of a node's log."""
+
+    node_id: str
+    lines: int
+    logs: str
+
+
+class ScoreView(View):
+    """A node's score and every term of it: `score` is 100 times the product of `up`, `latency`, `delivery` and
+    `handshake`; `health` is the rise and fall count. All null or empty while nothing was measured."""
+
+    node_id: str
+    country: Country
+    score: float | None
+    health_status: Health
+    terms: dict[str, float]
+    latency_ms: float | None
+    scored_at: Time | None
+    metrics: MetricsView | None
+
+
+class PoolView(View):
+    """The nodes of one country: the wish, how far it is fulfilled, and what it waits for (`reason`)."""
+
+    country: Country
+    name: str
+    port: int
+    desired: int
+    min: int
+    max: int
+    strategy: Strategy
+    provider: str
+    protocol: Protocol
+    fallback: list[Country]
+    rotate_hours: float | None
+    target_connections: int | None
+    version: int
+    nodes: list[str]
+    serving: int
+    reason: str
+
+
+class UserView(View):
+    """One proxy user. `month_bytes` is null where nothing was counted this month (UTC)."""
+
+    name: str
+    allowed_countries: list[Country]
+    default_country: Country | None
+    max_connections: int | None
+    bytes_per_second: int | None
+    monthly_bytes: int | None
+    month_bytes: int | None
+
+
+class DeletedView(View):
+    """Something that is gone."""
+
+    status: Literal["deleted"] = "deleted"
+    name: str
+
+
+class TokenView(View):
+    """One API token, without its secret."""
+
+    id: str
+    name: str
+    scope: Scope
+    created_at: Time
+
+
+class NewTokenView(TokenView):
+    """One API token with its secret, which is shown this once."""
+
+    token: str
+
+
+def node_view(node: Node, sample: Sample | None, score: Score | None) -> NodeView:
+    """One node."""
+    return NodeView(
+        id=node.id,
+        country=node.country,
+        city=node.city,
+        kind=node.kind,
+        machine=node.machine,
+        status=STATUS[node.status],
+        state=node.status,
+        slot=node.slot,
+        protocol=node.protocol,
+        vpn_server=node.vpn_server,
+        virtual=node.virtual,
+        upstream=upstream.parse(node.upstream).place if node.upstream else None,
+        tailscale_hostname=None,
+        tailscale_ip=None,
+        started_at=shown_time(node.started_at),
+        vpn_connected=sample is not None and sample.reachable and sample.tunnel is Tunnel.UP,
+        tailscale_connected=False,
+        health_status=health_of(node, score),
+        score=score.value if score is not None else None,
+        exit_ip=node.exit_ip or None,
+        exit_country=node.exit_country or None,
+        reason=node.reason or (f"to be replaced: {node.retire}" if node.retire else ""),
+        metrics=_metrics(sample) if sample is not None else None,
+    )
+
+
+def score_view(node: Node, sample: Sample | None, score: Score | None) -> ScoreView:
+    """One node's score, term by term."""
+    return ScoreView(
+        node_id=node.id,
+        country=node.country,
+        score=score.value if score else None,
+        health_status=health_of(node, score),
+        terms=score.terms if score else {},
+        latency_ms=score.latency_ms if score else None,
+        scored_at=shown_time(score.at) if score else None,
+        metrics=_metrics(sample) if sample else None,
+    )
+
+
+def pool_view(pool: Pool, nodes: list[Node], waiting_for: str) -> PoolView:
+    """One pool."""
     own = [node for node in nodes if node.country == pool.country and not node.status.ended]
-    return {
-        "country": pool.country,
-        "name": countries.name(pool.country),
-        "port": countries.port(pool.country),
-        "desired": pool.desired,
-        "min": pool.min,
-        "max": pool.max,
-        "strategy": pool.strategy.value,
-        "provider": pool.provider,
-        "protocol": pool.protocol.value,
-        "fallback": list(pool.fallback),
-        "version": pool.version,
-        "nodes": sorted(node.id for node in own),
-        "serving": sum(node.status is NodeStatus.SERVING for node in own),
-        "reason": waiting_for,
-    }
+    return PoolView(
+        country=pool.country,
+        name=countries.name(pool.country),
+        port=countries.port(pool.country),
+        desired=pool.desired,
+        min=pool.min,
+        max=pool.max,
+        strategy=pool.strategy,
+        provider=pool.provider,
+        protocol=pool.protocol,
+        fallback=list(pool.fallback),
+        rotate_hours=pool.rotate_hours,
+        target_connections=pool.target_connections,
+        version=pool.version,
+        nodes=sorted(node.id for node in own),
+        serving=sum(node.status is NodeStatus.SERVING for node in own),
+        reason=waiting_for,
+    )
 
 
-def user_view(user: User, month_bytes: int | None) -> dict[str, Any]:
-    """One proxy user; never the password's hash. `month_bytes` is None where nothing was counted this month (UTC)."""
-    return {
-        "name": user.name,
-        "allowed_countries": list(user.allowed_countries),
-        "default_country": user.default_country,
-        "max_connections": user.max_connections,
-        "bytes_per_second": user.bytes_per_second,
-        "monthly_bytes": user.monthly_bytes,
-        "month_bytes": month_bytes,
-    }
+def user_view(user: User, month_bytes: int | None) -> UserView:
+    """One proxy user; never the password's hash."""
+    return UserView(
+        name=user.name,
+        allowed_countries=list(user.allowed_countries),
+        default_country=user.default_country,
+        max_connections=user.max_connections,
+        bytes_per_second=user.bytes_per_second,
+        monthly_bytes=user.monthly_bytes,
+        month_bytes=month_bytes,
+    )
 
 
-def _health(node: Node, score: Score | None) -> str:
+def token_view(token: Token) -> TokenView:
+    """One token."""
+    return TokenView(id=token.id, name=token.name, scope=token.scope, created_at=_time(token.created_at))
+
+
+def health_of(node: Node, score: Score | None) -> Health:
+    """What the API calls a node's health."""
     if node.status is NodeStatus.FAILED:
         return "unhealthy"
     if node.status is not NodeStatus.SERVING or score is None:
@@ -87,17 +255,22 @@ def _health(node: Node, score: Score | None) -> str:
     return "healthy" if score.healthy else "unhealthy"
 
 
-def _metrics(sample: Sample) -> dict[str, Any]:
-    return {
-        "vpn_connected": sample.reachable and sample.tunnel is Tunnel.UP,
-        "network_rx": sample.rx_bytes,
-        "network_tx": sample.tx_bytes,
-        "probe_ms": sample.probe_ms,
-        "loss": sample.loss,
-        "handshake_age_s": sample.handshake_age_s,
-        "last_health_check": _time(sample.at),
-    }
+def shown_time(seconds: float | None) -> str | None:
+    """Unix seconds as RFC 3339, in UTC."""
+    return None if seconds is None else _time(seconds)
 
 
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _metrics(sample: Sample) -> MetricsView:
+    return MetricsView(
+        vpn_connected=sample.reachable and sample.tunnel is Tunnel.UP,
+        network_rx=sample.rx_bytes,
+        network_tx=sample.tx_bytes,
+        probe_ms=sample.probe_ms,
+        loss=sample.loss,
+        handshake_age_s=sample.handshake_age_s,
+        last_health_check=_time(sample.at),
+    )

@@ -1,4 +1,9 @@
-"""The container engine as the reconciler needs it. `docker` implements it; tests have one of their own."""
+"""The containers of a fleet as the reconciler needs them. `docker` implements it for one machine; tests have their own.
+
+Nothing here or above knows how many machines an engine reaches: each node's record names the one it is placed on, each
+container the one it is on. What a container's body mounts stands in control's own directories; an engine of other
+machines sees to it that they have it, and that the agent's socket is reached where the record says.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
@@ -29,10 +34,20 @@ class ImageMissingError(EngineError):
 class Engine(Protocol):
     """Containers of our fleet; all others are invisible. Every method raises EngineError within a time-out."""
 
-    async def containers(self) -> list[Container]: ...
+    @property
+    def machines(self) -> frozenset[str]:
+        """The machines it reaches; nodes of others are somebody else's."""
+        ...
 
-    async def create(self, name: str, body: dict[str, Any]) -> str:
-        """Create a container from an Engine API body; returns its id."""
+    async def containers(self) -> list[Container]:
+        """Those of all machines. Where one of these does not answer, EngineGoneError: half a list would end nodes."""
+        ...
+
+    async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
+        """Create a container from an Engine API body on `machine`; returns its id, which is unique among all machines.
+
+        Raises NameTakenError where any machine has that name already.
+        """
         ...
 
     async def start(self, container_id: str) -> None:

@@ -27,20 +27,31 @@ _NAME_TAKEN = "already in use"
 
 
 class DockerEngine:
-    """One Docker daemon, seen through the label of one fleet. `host` empty: DOCKER_HOST, else the default socket."""
+    """One Docker daemon, seen through the label of one fleet. `host` empty: DOCKER_HOST, else the default socket.
 
-    def __init__(self, fleet: str, host: str = "", timeout: float = 10.0) -> None:
+    `machine` is what records call the machine it is on.
+    """
+
+    def __init__(self, fleet: str, host: str = "", timeout: float = 10.0, machine: str = "local") -> None:
         self._fleet = fleet
+        self._machine = machine
         self._host = host
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
 
+    @property
+    def machines(self) -> frozenset[str]:
+        return frozenset({self._machine})
+
     async def containers(self) -> list[Container]:
         return await self._call(self._list, self._timeout)
 
-    async def create(self, name: str, body: dict[str, Any]) -> str:
+    async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
+        if machine != self._machine:
+            raise EngineError(f"machine {machine} is not reached from here, only {self._machine}")
+
         def work() -> str:
             return str(self._client().create_container_from_config(body, name)["Id"])
 
@@ -98,7 +109,7 @@ class DockerEngine:
     def _list(self) -> list[Container]:
         client = self._client()
         found = client.containers(all=True, filters={"label": self._label})
-        return [_container(client, entry) for entry in found]
+        return [_container(client, entry, self._machine) for entry in found]
 
     def _client(self) -> docker.APIClient:
         client = getattr(self._local, "client", None)
@@ -168,7 +179,7 @@ class _Subscription:
             client.close()
 
 
-def _container(client: docker.APIClient, entry: dict[str, Any]) -> Container:
+def _container(client: docker.APIClient, entry: dict[str, Any], machine: str) -> Container:
     labels = entry.get("Labels") or {}
     state, exit_code = str(entry.get("State", "")), None
     if state in ("exited", "dead"):
@@ -182,6 +193,7 @@ def _container(client: docker.APIClient, entry: dict[str, Any]) -> Container:
         slot=labels.get(LABEL + "slot", ""),
         state=state,
         exit_code=exit_code,
+        machine=machine,
     )
 
 

@@ -1,6 +1,6 @@
 """Where VPN servers and credentials come from."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -9,6 +9,18 @@ from health.model import Node, Protocol
 
 class ProviderError(Exception):
     """No server or no credentials, in plain words."""
+
+
+class NoSlotError(ProviderError):
+    """Every session of every account, or every server, is in use; one may become free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why an account takes no node now. `full`: its sessions are in use, and one may become free."""
+
+    reason: str
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A server for one node. `endpoint` is a number, a port and udp or tcp: nobody looks it up again."""
+    """A server for one node. `endpoint` is a number, a port and udp or tcp: nobody looks it up again.
+
+    `virtual`: the server only seems to be in the country; it stands elsewhere.
+    """
 
     account: str
     server: str
@@ -31,6 +46,7 @@ class Choice:
     address: str
     port: int
     transport: str
+    virtual: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -58,12 +74,15 @@ class Material:
 
 
 class Provider(Interface):
-    """Every method raises ProviderError within a few seconds."""
+    """Every method raises ProviderError, within seconds, unless it says otherwise."""
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
-        """A server and account for a new node beside `others`, the nodes that have not ended.
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
+    ) -> Choice:
+        """A server and account for a new node beside `others`, the nodes that have a session or are to get one.
 
-        Servers in `avoid` failed lately: they are taken only where there is no other.
+        Servers in `avoid` failed lately, the heavier the more: they are taken only where there is no other. Accounts in
+        `closed` take no node now. Raises NoSlotError where it is for want of a free session alone.
         """
         ...
 
@@ -71,11 +90,41 @@ class Provider(Interface):
         """The files for the tunnel of `node`, whose server and account were chosen before."""
         ...
 
+    def accounts(self) -> Mapping[str, int]:
+        """The accounts there are, and how many sessions each may have at once. Never raises."""
+        ...
+
+    def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        """Those of `nodes` whose server has another address or port by now, by id, and why they do not match.
+
+        By what is known; newer knowledge is fetched behind it, once an hour at most. Never waits, never raises. A
+        server that is not known, or a provider in trouble, moves nobody. Nodes of other providers are passed over.
+        """
+        ...
+
     async def countries(self) -> tuple[str, ...]:
         """Codes of the countries that have servers, sorted."""
         ...
 
     async def close(self) -> None: ...
+
+
+def server_names(node: Node) -> tuple[str, ...]:
+    """What a node's server is known by: its host name and its address, as far as they are recorded."""
+    address = node.endpoint.rpartition("/")[0].rpartition(":")[0].strip("[]")
+    return tuple(name for name in (node.vpn_server, address) if name)
+
+
+def in_full_use(account: str, used: int, slots: int) -> Closed | None:
+    """Why `account`, `used` of whose `slots` sessions are in use, takes no node; None where it does."""
+    return Closed(f"account {account}: {used} of {slots} sessions are in use", full=True) if used >= slots else None
+
+
+def nobody(shut: Iterable[Closed]) -> ProviderError:
+    """What to raise where all accounts are shut."""
+    reasons = list(shut)
+    kind = NoSlotError if all(one.full for one in reasons) else ProviderError
+    return kind("no account takes a node: " + "; ".join(one.reason for one in reasons))
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int, str]:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,16 @@ ENDPOINT = {
     Protocol.OPENVPN_UDP: (1194, "udp"),
     Protocol.OPENVPN_TCP: (443, "tcp"),
 }
+VIRTUAL = "virtual_location"
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One VPN server. `address` is its entry address; `technologies` those that are online there."""
+    """One VPN server. `address` is its entry address; `technologies` those that are online there.
+
+    `virtual`: it seems to be in `country`, and stands elsewhere.
+    """
 
     hostname: str
     address: str
@@ -41,6 +45,7 @@ class Server:
     load: int
     technologies: frozenset[str]
     public_key: str = ""
+    virtual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def parse_countries(answer: Any) -> list[Land]:
     for entry in answer if isinstance(answer, list) else ():
         try:
             found.append(Land(int(entry["id"]), countries.normalise(entry["code"])))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             continue
     return found
 
@@ -84,6 +89,36 @@ def suitable(servers: Iterable[Server], wish: Wish, in_use: Collection[str]) -> 
     ]
 
 
+def preferred(servers: Iterable[Server], avoid: Mapping[str, float]) -> list[Server]:
+    """`servers`, the best first: those in `avoid` (host name to weight) last, virtual ones after true ones."""
+    weights = [(avoid.get(server.hostname, 0.0), server) for server in servers]
+    ordered = sorted(weights, key=lambda one: (one[0] > 0, one[1].virtual, one[0]))
+    return [server for _, server in ordered]
+
+
+def land_as_told(land: Land) -> dict[str, Any]:
+    """What `parse_countries` reads as `land` again."""
+    return {"id": land.id, "code": land.code.upper()}
+
+
+def server_as_told(server: Server) -> dict[str, Any]:
+    """What `parse_servers` reads as `server` again."""
+    place = {"code": server.country.upper(), "city": {"name": server.city}}
+    key = [{"name": "public_key", "value": server.public_key}] if server.public_key else []
+    return {
+        "hostname": server.hostname,
+        "station": server.address,
+        "load": server.load,
+        "status": "online",
+        "locations": [{"country": place}],
+        "technologies": [
+            {"identifier": name, "metadata": key if name == TECHNOLOGY[Protocol.WIREGUARD] else []}
+            for name in sorted(server.technologies)
+        ],
+        "specifications": [{"identifier": VIRTUAL}] if server.virtual else [],
+    }
+
+
 def _server(entry: Any) -> Server | None:
     try:
         hostname, place = entry["hostname"].lower(), entry["locations"][0]["country"]
@@ -92,15 +127,33 @@ def _server(entry: Any) -> Server | None:
         online = [t for t in entry["technologies"] if t.get("pivot", {}).get("status", "online") == "online"]
         return Server(
             hostname=hostname,
-            address=str(ipaddress.IPv4Address(entry["station"])),
+            address=endpoint_address(entry["station"]),
             country=countries.normalise(place["code"]),
-            city=str(place.get("city", {}).get("name", ""))[:64],
-            load=int(entry.get("load", 100)),
-            technologies=frozenset(t["identifier"] for t in online),
+            city="".join(c for c in str(place.get("city", {}).get("name", ""))[:64] if c.isprintable()),
+            load=min(max(int(entry.get("load", 100)), 0), 100),
+            technologies=frozenset(name for t in online if isinstance(name := t["identifier"], str)),
             public_key=_public_key(online),
+            virtual=any(map(_says_virtual, entry.get("specifications") or ())),
         )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def endpoint_address(text: str) -> str:
+    """An address that a VPN server can have. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError("an address expected")
+    address = ipaddress.IPv4Address(text)
+    if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+        raise ValueError(f"{address} is no address of a VPN server")
+    return str(address)
+
+
+def _says_virtual(specification: dict[str, Any]) -> bool:
+    if specification.get("identifier") != VIRTUAL:
+        return False
+    values = [str(one.get("value")).lower() for one in specification.get("values") or ()]
+    return not values or any(value not in ("false", "0", "no", "", "none") for value in values)
 
 
 def _public_key(technologies: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import bulk, connect, endurance, fetch, hold, latency, profile
+from tests.bench import api, bulk, connect, endurance, fetch, hold, latency, profile
 from tests.bench.children import PROXY_UID, BenchError
 from tests.bench.lanes import Bench, Lane
 from tests.bench.product import OURS, ROOT, Product
@@ -25,7 +25,7 @@ _PEERS = {
     "latency": latency.PEERS,
     "calls": profile.PEERS,
 }
-FIGURES = (*_PEERS, "hold", "endurance")
+FIGURES = (*_PEERS, "hold", "endurance", "api")
 _FUNCTIONS = "functions"
 
 
@@ -81,6 +81,9 @@ def _measure(made: Bench, options: argparse.Namespace) -> Iterator[Section]:
         made.say("endurance")
         one_node = options.connections // 10
         yield endurance.run(made, tree, count=options.connections, one_node=one_node, clients=options.clients)
+    if "api" in wanted:
+        made.say("api")
+        yield api.run(made, tree, seconds=options.latency_seconds, times=options.rounds)
 
 
 def _side_by_side(made: Bench, options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[Section]:
@@ -131,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="how often each lane has its turn (default: %(default)s)")
     add("--gigabytes", type=float, default=1, help="bulk: 10^9 bytes a lane and round (default: %(default)s)")
     add("--rate", type=float, default=400, help="latency: connections a second (default: %(default)s)")
-    add("--latency-seconds", type=float, default=5, help="latency: of each turn (default: %(default)s)")
+    add("--latency-seconds", type=float, default=5, help="latency, api: of each turn (default: %(default)s)")
     add("--tunnels", type=int, default=50_000, help="hold: tunnels at once (default: %(default)s)")
     add("--connections", type=int, default=1_000_000, help="endurance: connections in all (default: %(default)s)")
     add("--write", type=Path, help="where the page goes (default: RESULTS.md after a whole run)")

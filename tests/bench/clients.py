@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ class Load:
         done = subprocess.run([self.program, mode, *words], capture_output=True, text=True, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+    def together(self, mode: str, runs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """Several at once, to their ends; what each reports."""
+        started = [subprocess.Popen([self.program, mode, *words], stdout=subprocess.PIPE, text=True) for words in runs]
+        outputs = [process.communicate()[0] for process in started]
+        return [json.loads(output) for output in outputs]
 
 
 def route(speak: str, address: str, target: str, user: str = "") -> list[str]:

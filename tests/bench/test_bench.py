@@ -119,7 +119,15 @@ def test_every_figure_is_taken_beside_a_peer(able: None, tmp_path: Path) -> None
     )
     assert status == 0
     text = page.read_text()
-    titles = ("CPU per connection", "CPU per gigabyte", "Latency", "Where it goes", "Tunnels at once", "Endurance")
+    titles = (
+        "CPU per connection",
+        "CPU per gigabyte",
+        "Latency",
+        "Where it goes",
+        "Tunnels at once",
+        "Endurance",
+        "API",
+    )
     assert [title for title in titles if f"## {title}\n" not in text] == []
     for lane in ("gateway + agent, HTTP CONNECT", "gateway + agent, SOCKS5", "haproxy, TCP"):
         assert text.count(f"| {lane} |") >= 4, lane

@@ -6,7 +6,7 @@ condition holds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from control.agents import Agents
 from control.config import ControlSettings
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
+from control.leadership import Term
+from control.load import Carried
 from control.model import LABEL, Container, Outcome, Verdict
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.placement import Placement
-from control.providers import Choice, Material, ProviderError, Secret, Wish
+from control.providers import Choice, Closed, Material, ProviderError, Secret, Wish, nobody
 from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
+from control.troubles import Troubles
 from health.agent_client import AgentError, Hello
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool
@@ -41,14 +44,18 @@ class FakeEngine:
         self.refusal: Exception | None = None
         self.foreign_names: set[str] = set()
         self.output = "a line\n"
-        self.watchers: list[asyncio.Queue[str]] = []
+        self.watchers: list[asyncio.Queue[str | Exception]] = []
         self._made = 0
 
     async def containers(self) -> list[Container]:
         self._check("containers")
         return list(self.found.values())
 
-    async def create(self, name: str, body: dict[str, Any]) -> str:
+    @property
+    def machines(self) -> frozenset[str]:
+        return frozenset({"m1"})
+
+    async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
         self._check("create")
         if self.refusal is not None:
             raise self.refusal
@@ -85,11 +92,16 @@ class FakeEngine:
         return self.output
 
     async def events(self) -> AsyncIterator[str]:
-        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._check("events")
+        queue: asyncio.Queue[str | Exception] = asyncio.Queue()
         self.watchers.append(queue)
         yield ""
         while True:
-            yield await queue.get()
+            told = await queue.get()
+            if isinstance(told, Exception):
+                self.watchers.remove(queue)
+                raise told
+            yield told
 
     async def close(self) -> None:
         return None
@@ -101,6 +113,12 @@ class FakeEngine:
         found = self.of(node_id)
         assert found is not None
         self._set(found.id, "exited", code)
+
+    def leave(self) -> None:
+        """It stops answering, and its stream of events ends."""
+        self.gone = True
+        for watcher in self.watchers:
+            watcher.put_nowait(EngineGoneError("Docker closed the stream of events"))
 
     @property
     def running(self) -> list[str]:
@@ -121,15 +139,21 @@ class FakeEngine:
 
 
 class FakeProvider:
-    """Servers jp1, jp2 … of every country; `trouble` makes it refuse."""
+    """Servers jp1, jp2 … of every country; `trouble` makes it refuse, `slots` is what its account allows."""
 
     def __init__(self) -> None:
+        self.slots = 100
+        self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
 
-    async def choose(self, wish: Wish, others: Iterable[Node], avoid: Collection[str] = ()) -> Choice:
+    async def choose(
+        self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
+    ) -> Choice:
         if self.trouble:
             raise ProviderError(self.trouble)
+        if "acct" in closed:
+            raise nobody(closed.values())
         used = {node.vpn_server for node in others}
         names = (wish.server,) if wish.server else tuple(f"{wish.country}{n}.vpn.example" for n in range(1, 20))
         unused = [name for name in names if name not in used]
@@ -143,6 +167,12 @@ class FakeProvider:
         if self.trouble:
             raise ProviderError(self.trouble)
         return Material(("103.86.96.100",), (Secret("auth.txt", 0, b"user\nsecret-password\n"),))
+
+    def accounts(self) -> dict[str, int]:
+        return {"acct": self.slots}
+
+    def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:
@@ -213,6 +243,13 @@ class World:
         self.verdicts: dict[str, Verdict] = {}
         self.gate = FakeGate(self)
         self.ahead = 0.0
+        self.load = Carried()
+
+    async def carried(self) -> Carried:
+        return self.load
+
+    def wall(self) -> float:
+        return time.time() + self.ahead
 
     def clock(self) -> float:
         return time.monotonic() + self.ahead
@@ -235,6 +272,7 @@ class Control:
         wake = asyncio.Event()
         self.agents = Agents(self.files.agent_socket, wake.set, world.clock, self._connect)
         self.placement = Placement(registry, {"nordvpn": world.provider}, "m1", self.files.agent_socket)
+        troubles = Troubles(registry)
         self.steps = Steps(
             registry=registry,
             engine=world.engine,
@@ -245,6 +283,8 @@ class Control:
             site=Site("test", "exit-image", "uplink"),
             probe_name="probe.example",
             clock=world.clock,
+            wall=world.wall,
+            troubles=troubles,
         )
         self.reconciler = Reconciler(
             settings=self.settings,
@@ -256,6 +296,10 @@ class Control:
             steps=self.steps if with_engine else None,
             wake=wake,
             clock=world.clock,
+            wall=world.wall,
+            troubles=troubles,
+            moved=self.placement.moved,
+            load=world.carried,
         )
         self.fleet = Fleet(registry, self.placement, self.settings, self.reconciler.wake)
 
@@ -332,6 +376,20 @@ async def new_control(registry: Registry, world: World, tmp_path: Path) -> Async
     yield make
     for control in made:
         await control.close()
+
+
+@pytest.fixture
+def everybody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every instance believes to lead, whatever Redis says."""
+
+    async def lead(registry: Registry, role: str, held: str, fresh: str, ttl: float) -> str:
+        return held or fresh
+
+    async def check(term: Term) -> None:
+        return None
+
+    monkeypatch.setattr(Registry, "lead", lead)
+    monkeypatch.setattr(Term, "check", check)
 
 
 @pytest.fixture

@@ -48,6 +48,25 @@ async def test_a_node_that_moved_on_is_not_moved_back(registry: Registry) -> Non
     assert set(await registry.nodes()) == {"jp000001"}
 
 
+async def test_two_that_write_the_same_at_once_are_not_taken_for_one_that_repeats_itself(registry: Registry) -> None:
+    pool = await registry.put_pool(Pool(country="jp", desired=1))
+    raised = pool.model_copy(update={"desired": 2})
+    answers = await asyncio.gather(*(registry.put_pool(raised) for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(answer, Pool) for answer in answers) == 1
+    assert sum(isinstance(answer, StaleVersionError) for answer in answers) == 4
+
+
+async def test_a_term_is_renewed_by_its_name_alone(registry: Registry) -> None:
+    assert await registry.leader("role") == ""
+    assert await registry.lead("role", "", "a", 5) == "a"
+    assert await registry.lead("role", "a", "b", 5) == "a"
+    assert await registry.lead("role", "", "c", 5) == ""
+    assert await registry.lead("role", "", "a", 5) == "a"
+    assert await registry.leader("role") == "a"
+    await registry.release("role", "a")
+    assert await registry.lead("role", "a", "d", 5) == "d"
+
+
 async def test_retire_changes_pool_and_node_both_or_neither(registry: Registry) -> None:
     await registry.put_node(node(1, NodeStatus.SERVING))
     pool = await registry.put_pool(Pool(country="jp", desired=2))

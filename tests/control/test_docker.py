@@ -102,8 +102,8 @@ async def engine(daemon: Daemon, tmp_path: Path) -> AsyncIterator[DockerEngine]:
 
 async def test_lists_the_fleet_with_exit_codes(engine: DockerEngine, daemon: Daemon) -> None:
     assert await engine.containers() == [
-        Container("a", "vpnexit-jp000001", "jp000001", "jp", "jp-0", "running"),
-        Container("b", "vpnexit-jp000002", "jp000001", "jp", "jp-0", "exited", 69),
+        Container("a", "vpnexit-jp000001", "jp000001", "jp", "jp-0", "running", machine="local"),
+        Container("b", "vpnexit-jp000002", "jp000001", "jp", "jp-0", "exited", 69, "local"),
     ]
     _, _, query = next(asked for asked in daemon.asked if asked[1] == "containers/json")
     assert json.loads(query["filters"]) == {"label": ["io.vpnexit.fleet=test"]}
@@ -112,7 +112,7 @@ async def test_lists_the_fleet_with_exit_codes(engine: DockerEngine, daemon: Dae
 
 async def test_the_body_goes_out_as_it_is(engine: DockerEngine, daemon: Daemon) -> None:
     body = {"Image": "vpnexit-exit", "HostConfig": {"CapDrop": ["ALL"]}}
-    assert await engine.create("vpnexit-jp000001", body) == "new"
+    assert await engine.create("vpnexit-jp000001", body, "local") == "new"
     assert daemon.bodies == [body]
     assert daemon.asked[-1][2] == {"name": "vpnexit-jp000001"}
 
@@ -143,7 +143,7 @@ async def test_refusals_become_plain_words(
 ) -> None:
     daemon.refuse["containers/create"] = (status, message)
     with pytest.raises(kind) as caught:
-        await engine.create("x", {"Image": "vpnexit-exit"})
+        await engine.create("x", {"Image": "vpnexit-exit"}, "local")
     assert type(caught.value) is kind
     words = "image vpnexit-exit is missing" if kind is ImageMissingError else message
     assert words in str(caught.value)
@@ -214,3 +214,11 @@ async def test_a_closed_engine_says_so(engine: DockerEngine) -> None:
     await engine.close()
     with pytest.raises(EngineGoneError):
         await engine.containers()
+
+
+async def test_a_container_for_another_machine_is_refused(tmp_path: Path) -> None:
+    engine = DockerEngine("test", f"unix://{tmp_path}/none.sock", machine="m1")
+    assert engine.machines == {"m1"}
+    with pytest.raises(EngineError, match="machine m2 is not reached"):
+        await engine.create("vpnexit-jp000001", {}, "m2")
+    await engine.close()

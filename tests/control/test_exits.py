@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from control.exits import MAX_REASON, exit_reason
+from control.exits import MAX_REASON, credentials_refused, exit_reason
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,20 @@ def test_reasons_are_one_bounded_line() -> None:
     reason = exit_reason(1, json.dumps({"event": "ended", "reason": "a\nb\x1b[31m" + "x" * 1000}))
     assert len(reason) == MAX_REASON
     assert reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "refused"),
+    [
+        (69, "", True),
+        (None, '{"event": "ended", "code": 69, "reason": "the VPN server refused the credentials"}\n', True),
+        (69, '{"event": "ended", "code": 67}', True),
+        (67, '{"event": "ended", "code": 67}', False),
+        (67, '{"event": "openvpn", "code": 69}\n{"event": "ended", "code": 67}', False),
+        (0, "[" * 100_000, False),
+        (137, '{"code": 69}', False),
+        (None, "", False),
+    ],
+)
+def test_refused_credentials_are_told_by_status_or_closing_line(code: int | None, log: str, refused: bool) -> None:
+    assert credentials_refused(code, log) is refused

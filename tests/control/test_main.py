@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from control.config import ControlSettings, NordVpnAccount, NordVpnSettings
+from control.config import ControlSettings, CustomSettings, NordVpnAccount, NordVpnSettings
 from control.main import StartError, run
 from deploy import ports
 from health.config import RedisSettings
@@ -76,6 +76,7 @@ async def test_a_taken_port_is_one_clear_line(redis_url: str, tmp_path: Path) ->
 
 async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("changeme")
+    (tmp_path / "token").chmod(0o600)
     nordvpn = NordVpnSettings(accounts=(NordVpnAccount(name="one", token_file=tmp_path / "token"),))
     with pytest.raises(StartError, match="holds no access token"):
         await run(settings(ports.free()), nordvpn, RedisSettings(), tmp_path)
@@ -84,3 +85,25 @@ async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
 async def test_a_numeric_insights_address_without_a_probe_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"control\.probe_name"):
         await run(settings(ports.free()), NordVpnSettings(api_url="http://198.19.10.90"), RedisSettings(), tmp_path)
+
+
+async def test_a_folder_of_vpn_files_that_is_not_there_is_refused_at_start(tmp_path: Path) -> None:
+    folder = CustomSettings(directory=tmp_path / "none")
+    with pytest.raises(StartError, match=r"custom\.directory .*none: No such file or directory"):
+        await run(settings(ports.free()), NordVpnSettings(), RedisSettings(), tmp_path, folder)
+
+
+async def test_a_folder_of_vpn_files_is_read_at_start_and_a_bad_file_costs_nobody_else_anything(
+    redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "jp-1.ovpn").write_text("up /bin/sh\n")
+    port = ports.free()
+    folder = CustomSettings(directory=tmp_path / "files")
+    running = asyncio.create_task(
+        run(settings(port, provider="custom"), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path, folder)
+    )
+    await health(port)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 5)
+    assert "jp-1.ovpn line 1: up is not allowed" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from control.model import (
     Place,
     Remove,
     RemoveOrphan,
+    Retire,
     Step,
     Stop,
     Verdict,
@@ -26,8 +27,9 @@ from control.model import (
     World,
     slot_index,
 )
-from control.plan import EXTRA, plan
-from health.model import Node, NodeKind, NodeStatus, Pool, Tunnel
+from control.plan import plan
+from control.poolplan import EXTRA
+from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Tunnel
 
 NOW = 1000.0
 PASSED = Verdict(Outcome.PASSED, 1, "", "203.0.113.7", "jp", at=NOW)
@@ -221,11 +223,26 @@ def test_refuted_while_serving_is_taken_out() -> None:
 
 
 def test_a_tunnel_down_for_more_than_twenty_seconds_is_replaced() -> None:
-    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20)) == []
-    step = only(serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20.1, "no handshake")))
+    step, _ = serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 20.1, "no handshake"))
     assert isinstance(step, Advance)
     assert step.to is NodeStatus.DRAINING
     assert "no handshake" in step.reason
+
+
+def test_the_successor_of_a_tunnel_that_may_not_come_back_starts_after_half_that_time() -> None:
+    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 10)) == []
+    assert serving(PASSED, AgentView(Tunnel.DOWN, 1, NOW - 10.1)) == [Place("jp-1", "jp", "")]
+    # It came back before the successor served: the successor is one too many.
+    beside = [node(0), node(1, NodeStatus.STARTING)]
+    back = plan(world(*beside, agents={beside[0].id: AgentView(Tunnel.UP, 1, NOW - 100)}))
+    assert [(step.node.slot, step.to) for step in back if isinstance(step, Advance)] == [("jp-1", NodeStatus.DRAINING)]
+    # It did not: once the successor has taken over, it goes.
+    both = [node(0), node(1)]
+    agents = {both[0].id: AgentView(Tunnel.DOWN, 1, NOW - 11, "no handshake"), both[1].id: AgentView(Tunnel.UP, 1, NOW)}
+    assert plan(world(*both, agents=agents, since={both[1].id: NOW - 1})) == []
+    step = only(plan(world(*both, agents=agents, since={both[1].id: NOW - 2})))
+    assert isinstance(step, Advance)
+    assert (step.node, step.reason) == (both[0], "its tunnel is down and a successor serves: no handshake")
 
 
 def test_draining_waits_for_its_deadline_while_its_tunnel_carries() -> None:
@@ -299,6 +316,10 @@ class Simulation:
         self.up: dict[str, tuple[Tunnel, float]] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.since: dict[str, float] = {}
+        self.strays: set[str] = set()
+        self.unwell: dict[str, float] = {}
+        self.protocol = Protocol.OPENVPN_UDP
+        self.rotate: float | None = 0.03
         self.desired = 0
         self.highest = 0
         self.made = 0
@@ -306,20 +327,34 @@ class Simulation:
     def observe(self) -> World:
         return World(
             now=self.now,
-            containers=tuple(container(self.nodes[i], state) for i, state in self.containers.items()),
+            wall=self.now,
+            containers=(
+                *(container(self.nodes[i], state) for i, state in self.containers.items()),
+                *(container(node(int(i[2:], 16))) for i in self.strays),
+            ),
             nodes=dict(self.nodes),
-            pools={"jp": Pool(country="jp", desired=self.desired)},
+            pools={"jp": Pool(country="jp", desired=self.desired, protocol=self.protocol, rotate_hours=self.rotate)},
+            unwell=dict(self.unwell),
             claims=dict(self.claims),
             agents={i: AgentView(tunnel, 1, at) for i, (tunnel, at) in self.up.items()},
             verdicts=dict(self.verdicts),
             since=dict(self.since),
-            limits=Limits(drain_deadline=5, tunnel_grace=3, start_timeout=10, keep_ended=20),
+            limits=Limits(
+                drain_deadline=5, tunnel_grace=3, start_timeout=10, keep_ended=20, unwell_after=2, unwell_age=8
+            ),
         )
 
     def turn(self, skip: frozenset[int] = frozenset()) -> int:
-        steps = plan(self.observe())
+        world = self.observe()
+        steps = plan(world)
         keys = [step.key for step in steps]
         assert len(set(keys)) == len(keys)
+        touched = {step.container.id for step in steps if isinstance(step, Stop | Remove | RemoveOrphan)}
+        assert touched <= {found.id for found in world.containers}
+        serving = sum(n.status is NodeStatus.SERVING and self.up[n.id][0] is Tunnel.UP for n in self.nodes.values())
+        planned = [s.node for s in steps if isinstance(s, Advance) and s.to is NodeStatus.DRAINING and not s.verdict]
+        carrying = [n for n in planned if n.status is NodeStatus.SERVING and self.up[n.id][0] is Tunnel.UP]
+        assert not carrying or serving - len(carrying) >= self.desired, "broken before another was made"
         for number, step in enumerate(steps):
             if number not in skip:
                 self.do(step)
@@ -330,14 +365,18 @@ class Simulation:
         match step:
             case Place():
                 assert self.claims.get(step.slot, "") == step.expected
-                made = node(self.made, NodeStatus.REQUESTED, slot=step.slot)
+                assert not step.replaces or step.replaces in self.nodes
+                made = node(
+                    self.made, NodeStatus.REQUESTED, slot=step.slot, replaces=step.replaces, follows=self.protocol
+                )
                 self.made += 1
                 self.claims[step.slot] = made.id
                 self.move(made, NodeStatus.REQUESTED)
             case Create():
                 self.containers[step.node.id] = "running"
+                self.nodes[step.node.id] = step.node.model_copy(update={"started_at": self.now})
                 self.up[step.node.id] = (Tunnel.UP, self.now)
-                self.move(step.node, NodeStatus.STARTING)
+                self.move(self.nodes[step.node.id], NodeStatus.STARTING)
             case Advance():
                 order = list(NodeStatus)
                 assert order.index(step.to) >= order.index(step.node.status)
@@ -345,6 +384,10 @@ class Simulation:
                 self.move(step.node.model_copy(update={"exit_ip": ip, "generation": 1, "exit_country": "jp"}), step.to)
                 if step.reason:
                     self.nodes[step.node.id] = self.nodes[step.node.id].model_copy(update={"reason": step.reason})
+            case Retire():
+                assert step.reason
+                assert not step.node.retire
+                self.nodes[step.node.id] = step.node.model_copy(update={"retire": step.reason})
             case Verify():
                 self.verdicts[step.node.id] = dataclasses.replace(PASSED, at=self.now)
             case Stop():
@@ -354,7 +397,7 @@ class Simulation:
             case Forget():
                 del self.nodes[step.node.id]
             case RemoveOrphan():
-                raise AssertionError("nothing of ours is an orphan here")
+                self.strays.remove(step.container.node)
 
     def move(self, old: Node, to: NodeStatus) -> None:
         if self.nodes.get(old.id) is None or old.status is not to:
@@ -374,7 +417,9 @@ class Simulation:
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["scale", "kill", "black hole", "refute", "vanish", "wait"]),
+        st.sampled_from(
+            ["scale", "kill", "black hole", "refute", "vanish", "wait", "retire", "unwell", "protocol", "stray", "age"]
+        ),
         st.integers(0, 4),
         st.frozensets(st.integers(0, 5), max_size=3),
     ),
@@ -398,12 +443,23 @@ def test_from_anywhere_it_converges_without_ever_doubling_a_slot(
             sim.highest = max(sim.highest, number)
         elif what == "wait":
             sim.now += number
+        elif what == "age":
+            sim.now += 40.0 * number
+        elif what == "protocol":
+            sim.protocol = list(Protocol)[number % 3]
+        elif what == "stray":
+            sim.strays.add(f"jp{0xFFFF00 + number:06x}")
         elif running:
             victim = running[number % len(running)]
             if what == "kill":
                 sim.die(victim)
             elif what == "black hole":
                 sim.up[victim] = (Tunnel.DOWN, sim.now)
+            elif what == "retire":
+                if sim.nodes[victim].status in ACTIVE and not sim.nodes[victim].retire:
+                    sim.nodes[victim] = sim.nodes[victim].model_copy(update={"retire": "asked for"})
+            elif what == "unwell":
+                sim.unwell[victim] = sim.now
             elif what == "refute":
                 abroad = "203.0.113.9" if number % 2 else ""
                 sim.verdicts[victim] = Verdict(Outcome.REFUTED, 1, "in us", abroad, "us", at=sim.now)
@@ -412,10 +468,13 @@ def test_from_anywhere_it_converges_without_ever_doubling_a_slot(
         sim.turn(skip)
         sim.now += 0.3
     sim.desired, sim.highest = final, max(sim.highest, final)
-    for _ in range(200):
+    sim.rotate = None
+    for _ in range(250):
         sim.turn()
         sim.now += 1.0
     serving_now = [n for n in sim.nodes.values() if n.status is NodeStatus.SERVING]
     assert len(serving_now) == final
     assert set(sim.nodes) == {n.id for n in serving_now}
+    assert not final or all(n.follows is sim.protocol and not n.retire for n in serving_now)
+    assert not sim.strays
     assert {n.id for n in serving_now} == {i for i, state in sim.containers.items() if state == "running"}

@@ -58,19 +58,19 @@ async def test_the_secret_is_nowhere_but_in_its_file(fleet: Any) -> None:
 async def test_a_killed_node_fails_with_its_last_words_and_is_replaced_at_once(fleet: Any) -> None:
     await fleet.pool(2)
     victim, other = await fleet.serving(count=2)
-    fleet.world.engine.output = 'x\n{"event": "ended", "reason": "the VPN server refused the credentials"}\n'
+    fleet.world.engine.output = 'x\n{"event": "ended", "reason": "the VPN program ended with status 1"}\n'
     began = time.monotonic()
-    fleet.world.engine.kill(victim.id, 69)
+    fleet.world.engine.kill(victim.id, 67)
     dead = await ended(fleet, victim.id)
     assert dead.status is NodeStatus.FAILED
-    assert dead.reason == "the VPN server refused the credentials"
+    assert dead.reason == "the VPN program ended with status 1"
     nodes = await fleet.serving(count=2)
     assert time.monotonic() - began < 3
     assert victim.vpn_server not in {node.vpn_server for node in nodes}
     assert other.id in {node.id for node in nodes}
     assert {node.slot for node in nodes} == {"jp-0", "jp-1"}
     await fleet.settle(lambda: _gone(fleet, victim.id))
-    assert "refused the credentials" in fleet.files.log(victim.id)
+    assert "ended with status 1" in fleet.files.log(victim.id)
 
 
 async def _gone(fleet: Any, node_id: str) -> bool:
@@ -101,8 +101,7 @@ async def test_control_killed_in_the_middle_of_a_create_leaves_nothing_twice(
     await fleet.reconciler.tick()
     await fleet.reconciler.settle()
     (node,) = (await fleet.registry.nodes()).values()
-    files = fleet.steps
-    container_id = await files._make(node)
+    container_id = await fleet.steps._creator.make(node, "")
     if last_call == "start":
         await engine.start(container_id)
     await fleet.close()
@@ -125,19 +124,15 @@ async def test_a_second_instance_waits_for_the_lease_and_takes_over(
     assert second.reconciler.leader
 
 
-async def test_two_that_both_believe_to_lead_make_one_node(
-    fleet: Any, new_control: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("everybody_leads")
+async def test_two_that_both_believe_to_lead_make_one_node(fleet: Any, new_control: Callable[..., Any]) -> None:
     second = new_control()
-
-    async def always(*_: Any) -> bool:
-        return True
-
-    monkeypatch.setattr(fleet.registry, "acquire", always)
     await fleet.pool(3)
     for _ in range(12):
         await asyncio.gather(fleet.reconciler.tick(), second.reconciler.tick())
         await asyncio.gather(fleet.reconciler.settle(), second.reconciler.settle())
+    assert fleet.reconciler.leader
+    assert second.reconciler.leader
     nodes = await fleet.serving(count=3)
     assert fleet.world.engine.running == sorted(node.id for node in nodes)
     assert len(fleet.world.engine.bodies) == 3
@@ -161,8 +156,7 @@ async def test_a_missing_image_is_told_and_backed_off(fleet: Any) -> None:
     fleet.world.engine.refusal = ImageMissingError("image exit-image is missing: build it first")
     await fleet.pool(1)
     for _ in range(20):
-        await fleet.reconciler.tick()
-        await fleet.reconciler.settle()
+        await fleet.later(0.02)
     assert fleet.reconciler.trouble("jp") == "image exit-image is missing: build it first"
     assert 2 <= fleet.world.engine.calls.count("create") <= 5
     fleet.world.engine.refusal = None
@@ -228,7 +222,7 @@ async def test_a_tunnel_that_comes_back_is_verified_again_and_kept(fleet: Any) -
     await fleet.pool(1)
     (node,) = await fleet.serving()
     fleet.world.tunnel(node.id, "down", 1)
-    await fleet.later(10)
+    await fleet.later(9)
     await fleet.reconciler.tick()
     fleet.world.tunnel(node.id, "up", 2)
     asked = len(fleet.world.gate.asked)
@@ -311,7 +305,7 @@ async def test_scaling_down_drains_and_frees_everything(fleet: Any) -> None:
 async def test_orphans_of_our_fleet_are_removed(fleet: Any) -> None:
     await fleet.registry.begin_epoch()
     body = {"Labels": {LABEL + "node": "jp0000aa", LABEL + "country": "jp", LABEL + "slot": "jp-0"}}
-    await fleet.world.engine.start(await fleet.world.engine.create("vpnexit-jp0000aa", body))
+    await fleet.world.engine.start(await fleet.world.engine.create("vpnexit-jp0000aa", body, "m1"))
 
     async def removed() -> bool:
         return not fleet.world.engine.found

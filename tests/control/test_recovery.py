@@ -27,16 +27,16 @@ def snapshot(*nodes: Node) -> Snapshot:
 
 async def test_it_is_written_when_it_changed_and_read_back(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path / "state")
-    assert await keeper.load() == Copy()
-    await keeper.keep(snapshot(node(1)))
+    assert await keeper.load() == (Copy(), "there is no copy of an earlier one on disk")
+    assert await keeper.keep(snapshot(node(1))) == ""
     path = tmp_path / "state" / "fleet.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert await Keeper(tmp_path / "state").load() == copy_of(snapshot(node(1)))
+    assert await Keeper(tmp_path / "state").load() == (copy_of(snapshot(node(1))), "")
     path.unlink()
     await keeper.keep(snapshot(node(1)))
     assert not path.exists()
     await keeper.keep(snapshot(node(1), node(2)))
-    assert len((await keeper.load()).nodes) == 2
+    assert len((await keeper.load())[0].nodes) == 2
     assert [entry.name for entry in path.parent.iterdir()] == ["fleet.json"]
 
 
@@ -47,14 +47,20 @@ def test_neither_ended_nor_configured_nodes_are_kept() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "nodes": [{}]}'])
-async def test_a_copy_that_cannot_be_read_is_no_copy(tmp_path: Path, text: str) -> None:
+async def test_a_copy_that_is_not_understood_is_no_copy_and_is_put_aside(tmp_path: Path, text: str) -> None:
     (tmp_path / "fleet.json").write_text(text)
-    assert await Keeper(tmp_path).load() == Copy()
+    copy, why = await Keeper(tmp_path).load()
+    assert copy == Copy()
+    assert "is not understood and was put aside" in why
+    assert (tmp_path / "fleet.json.unread").read_text() == text
 
 
 async def test_a_disk_that_takes_nothing_ends_nobody(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a directory should be")
-    await Keeper(tmp_path / "state").keep(snapshot())
+    keeper = Keeper(tmp_path / "state")
+    for _ in range(2):
+        assert "an older one stands: " in await keeper.keep(snapshot())
+    assert "cannot be read" in (await keeper.load())[1]
 
 
 def test_only_nodes_with_a_container_come_back() -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from control.config import (
     ControlSettings,
+    CustomSettings,
     NordVpnAccount,
     NordVpnSettings,
     insights_url,
@@ -78,3 +79,17 @@ def test_a_numeric_insights_address_needs_a_probe_name() -> None:
     assert probe_name(ControlSettings(probe_name="where.lab.example"), nordvpn) == "where.lab.example"
     assert insights_url(ControlSettings(insights_url="http://a.example/x"), nordvpn) == "http://a.example/x"
     assert probe_name(ControlSettings(insights_url="http://a.example/x"), nordvpn) == "a.example"
+
+
+def test_a_folder_of_vpn_files() -> None:
+    assert CustomSettings().directory is None
+    given = CustomSettings.model_validate({"directory": "/etc/vpnexit/files", "slots": 5, "dns": ["10.0.0.1"]})
+    assert (given.slots, [str(address) for address in given.dns]) == (5, ["10.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"slots": 0}, {"slots": 101}, {"dns": ["127.0.0.1"]}, {"dns": ["::1"]}, {"timeout": 0}, {"folder": "/x"}]
+)
+def test_wrong_values_for_a_folder(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="127.0.0.1" if wrong == {"dns": ["127.0.0.1"]} else next(iter(wrong))):
+        CustomSettings.model_validate(wrong)

@@ -58,6 +58,16 @@ def test_tables_in_lists(toml: Callable[[str], Path]) -> None:
     assert [(account.name, account.slots) for account in load(file).nordvpn.accounts] == [("one", 6)]
 
 
+def test_a_folder_of_vpn_files(toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VPNEXIT_CUSTOM__SLOTS", "7")
+    found = load(toml('[custom]\ndirectory = "/etc/vpnexit/files"\ndns = ["10.0.0.1"]\n')).custom
+    assert (found.directory, found.slots, [str(one) for one in found.dns]) == (
+        Path("/etc/vpnexit/files"),
+        7,
+        ["10.0.0.1"],
+    )
+
+
 def test_machine_is_said_once(toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(toml('machine = "m1"\n')).control.machine == "m1"
     assert load(toml('[control]\nmachine = "m2"\n')).control.machine == "m2"

@@ -19,6 +19,7 @@ if "exit" in worker:
 def say(number):
     state = {
         "listening": True, "ready": worker.get("ready", True), "nodes": ["jp000001"], "gauges": {"number": number},
+        "carried": {"jp000001": 2},
         "counters": {"totals": [[[], [worker.get("count", number), 0]]]}, "alone": told["alone"],
         "inherited": [socket.socket(fileno=fd).getsockname()[1] for fd in told["sockets"]] if not number else [],
         "ignored": [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_IGN],

@@ -36,7 +36,9 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     counted.paused("limit")
     counted.datagram_dropped("up", Reason.TARGET_FORBIDDEN)
     counted.log_lines_dropped = 7
-    found = samples(exposition(counted.counters(), {"open_connections": 1, "snapshot_age_seconds": 0.5}, restarts=2))
+    found = samples(
+        exposition(counted.counters(), {"open_connections": 1, "snapshot_age_seconds": 0.5}, 2, {"jp000001": 3})
+    )
     node = {"country": "jp", "node": "jp000001"}
     assert of(found, "connections_total", **node, reason="ok") == 1
     assert of(found, "connections_total", **node, reason="client_reset") == 1
@@ -51,6 +53,7 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     assert of(found, "log_lines_dropped_total") == 7
     assert of(found, "worker_restarts_total") == 2
     assert of(found, "open_connections") == 1
+    assert of(found, "node_connections", node="jp000001") == 3
     assert of(found, "snapshot_age_seconds") == 0.5
     assert of(found, "dial_seconds_bucket", country="jp", le=str(BUCKETS[0])) == 0
     assert of(found, "dial_seconds_bucket", country="jp", le=str(BUCKETS[1])) == 1

@@ -131,11 +131,13 @@ async def test_starting_anew_refuses_and_cuts_nobody(exits: Exits, registry: Reg
                 counted = now
         assert load.bad == {}
         assert load.good > 100
+        await until(lambda: number(gateway, "node_connections", node="jp000001") == 1, what="one tunnel is carried")
         first.sendall(b"still here")
         assert first.recv(100) == b"still here"
         await until(lambda: len(gateway.workers()) == 3, what="only the worker with the tunnel is left of the old ones")
         assert gateway.ready()
     await until(lambda: number(gateway, "open_connections") == 0)
+    assert number(gateway, "node_connections", node="jp000001") == 0
     await until(lambda: len(gateway.workers()) == 2, what="the last old worker ended")
     # What six workers counted, four of which are gone.
     counted = await asyncio.to_thread(number, gateway, "connections_total")

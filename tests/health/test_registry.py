@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from health.model import Node, Pool, Sample, Score, Tunnel, User
+from health.config import RedisSettings
+from health.model import Node, Pool, Sample, Score, Token, Tunnel, User
 from health.registry import PREFIX, Registry, RegistryError, Snapshot, StaleVersionError
 
 MakeNode = Callable[..., Node]
@@ -26,6 +27,17 @@ async def test_ping(registry: Registry) -> None:
     await registry.ping()
 
 
+async def test_what_the_server_says_of_itself(redis_server: Any) -> None:
+    registry = Registry.open(RedisSettings(url=redis_server.url))
+    try:
+        said = await registry.server()
+        assert (said["role"], said["maxmemory_policy"], said["save"]) == ("master", "noeviction", "")
+        assert redis_server.command("ACL", "SETUSER", "default", "-config") == "+OK"
+        assert "save" not in await registry.server()
+    finally:
+        await registry.close()
+
+
 async def test_nodes_are_put_read_and_deleted(registry: Registry, raw: Any, make_node: MakeNode) -> None:
     jp, us = make_node(), make_node("us000001", machine="m2")
     assert await registry.nodes() == {}
@@ -38,6 +50,26 @@ async def test_nodes_are_put_read_and_deleted(registry: Registry, raw: Any, make
     await registry.delete_node(jp.id)
     assert await registry.node(jp.id) is None
     assert await registry.nodes() == {us.id: us}
+
+
+async def test_tokens(registry: Registry) -> None:
+    token = Token(id="0123456789ab", name="ci", scope="operate", sha256="ab" * 32, created_at=1.0)
+    await registry.put_token(token)
+    assert await registry.token(token.id) == token
+    assert await registry.tokens() == {token.id: token}
+    await registry.delete_token(token.id)
+    assert await registry.token(token.id) is None
+    assert await registry.tokens() == {}
+
+
+async def test_a_user_is_swapped_only_for_the_expected_one(registry: Registry) -> None:
+    first, second = User(name="bob", password_hash="x"), User(name="bob", password_hash="x", max_connections=2)
+    assert await registry.swap_user(first, None)
+    assert await registry.swap_user(first, None), "asked again after a time-out"
+    assert not await registry.swap_user(second, None)
+    assert await registry.swap_user(second, first)
+    assert not await registry.swap_user(first.model_copy(update={"max_connections": 3}), first)
+    assert await registry.users() == {"bob": second}
 
 
 async def test_users(registry: Registry) -> None:

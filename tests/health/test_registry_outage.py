@@ -12,12 +12,13 @@ import pytest
 
 from health.config import RedisSettings
 from health.limits import Ask
-from health.model import Node, NodeStatus, Pool, Sample, Score, User
+from health.model import Node, NodeStatus, Pool, Sample, Score, Token, User
 from health.registry import Registry, RegistryError
 
 SAMPLE = Sample(node="jp3f9a1c", at=1.0, reachable=False)
 SCORE = Score(node="jp3f9a1c", at=1.0, value=0, healthy=False)
 USER = User(name="bob", password_hash="x")
+TOKEN = Token(id="0123456789ab", name="ci", scope="read", sha256="0" * 64, created_at=1.0)
 POOL = Pool(country="jp")
 ASK = Ask(
     user="bob",
@@ -44,11 +45,14 @@ READS: dict[str, Call] = {
     "pool": lambda r: r.pool("jp"),
     "pools": lambda r: r.pools(),
     "users": lambda r: r.users(),
+    "token": lambda r: r.token("0123456789ab"),
+    "tokens": lambda r: r.tokens(),
     "samples": lambda r: r.samples(["jp3f9a1c"]),
     "scores": lambda r: r.scores(["jp3f9a1c"]),
     "collectors": lambda r: r.collectors(["m1"]),
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
+    "leader": lambda r: r.leader("reconciler"),
     "snapshot": lambda r: r.snapshot(),
     "usage": lambda r: r.usage(["bob"], "202601"),
 }
@@ -61,19 +65,23 @@ WRITES: dict[str, Call] = {
     "retire": lambda r: r.retire(POOL, NODE, NodeStatus.SERVING),
     "put_pool": lambda r: r.put_pool(POOL),
     "put_user": lambda r: r.put_user(USER),
+    "swap_user": lambda r: r.swap_user(USER, None),
     "delete_user": lambda r: r.delete_user("bob"),
+    "put_token": lambda r: r.put_token(TOKEN),
+    "delete_token": lambda r: r.delete_token("0123456789ab"),
     "put_samples": lambda r: r.put_samples("m1", [SAMPLE]),
     "put_scores": lambda r: r.put_scores([SCORE]),
     "begin_epoch": lambda r: r.begin_epoch(),
     "acquire": lambda r: r.acquire("scorer", "a", 3),
     "release": lambda r: r.release("scorer", "a"),
+    "lead": lambda r: r.lead("reconciler", "", "m1:1", 3),
     "publish": lambda r: r.publish("x", "y"),
     "renew_limits": lambda r: r.renew_limits([ASK]),
     "pin_session": lambda r: r.pin_session("bob", "s1", "jp3f9a1c", 60),
 }
 CALLS = READS | WRITES
 # What remains of a write when memory is full or the server is a replica.
-FREES = {"delete_node", "delete_user", "release", "release_slot", "publish", "advance_node", "retire"}
+FREES = {"delete_node", "delete_user", "delete_token", "release", "release_slot", "publish", "advance_node", "retire"}
 # Twice 250 ms, and what a busy machine adds.
 IN_TIME_S = 1.2
 

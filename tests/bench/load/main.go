@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-const usage = "load origin|connect|bulk|hold, each with -help"
+const usage = "load origin|connect|bulk|hold|http, each with -help"
 
 func main() {
 	debug.SetGCPercent(400)
@@ -30,6 +30,8 @@ func main() {
 		bulk(flags)
 	case "hold":
 		hold(flags)
+	case "http":
+		httpLoad(flags)
 	default:
 		fail(usage)
 	}

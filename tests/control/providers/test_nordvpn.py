@@ -1,7 +1,9 @@
 """The provider against a stand-in with the true API's paths and fields."""
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,8 @@ import pytest
 from aiohttp import web
 
 from control.config import NordVpnAccount, NordVpnSettings
-from control.providers import ProviderError, Wish
-from control.providers.nordvpn import NordVpn, read_token
-from control.providers.servers import parse_servers, suitable
+from control.providers import Choice, Closed, NoSlotError, ProviderError, Wish
+from control.providers.nordvpn import NordVpn
 from health.agent.protocol import VPN_UID
 from health.model import Node, NodeKind, NodeStatus, Protocol
 
@@ -45,6 +46,11 @@ def described(number: int, code: str = "JP", city: str = "Tokyo", load: int = 20
     }
 
 
+EVERYTHING = {
+    f"/v1/{path}" for path in ("servers/recommendations", "servers", "servers/countries", "users/services/credentials")
+}
+
+
 class StandIn:
     """The API's paths; `broken` ones answer 500, `asked` counts."""
 
@@ -53,6 +59,8 @@ class StandIn:
         self.recommended: list[dict[str, Any]] | None = None
         self.broken: set[str] = set()
         self.asked: list[str] = []
+        self.slow = False
+        self.too_often = False
         self.raw: bytes | None = None
         self.url = ""
 
@@ -63,6 +71,10 @@ class StandIn:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        if self.slow:
+            await asyncio.sleep(30)
+        if self.too_often:
+            return web.Response(status=429, headers={"Retry-After": "100"})
         if request.path in self.broken:
             return web.Response(status=500)
         if self.raw is not None:
@@ -99,8 +111,9 @@ async def new_provider(stand_in: StandIn, tmp_path: Path) -> AsyncIterator[Calla
     made: list[NordVpn] = []
     for name, text in (("token", TOKEN + "\n"), ("ca.crt", "CA"), ("ta.key", "TA")):
         (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
 
-    def make(clock: Callable[[], float] | None = None, **changes: Any) -> NordVpn:
+    def make(clock: Callable[[], float] | None = None, directory: Path | None = None, **changes: Any) -> NordVpn:
         settings = {
             "api_url": stand_in.url,
             "accounts": (NordVpnAccount(name="one", token_file=tmp_path / "token", slots=3),),
@@ -109,7 +122,7 @@ async def new_provider(stand_in: StandIn, tmp_path: Path) -> AsyncIterator[Calla
             **changes,
         }
         more = {"clock": clock} if clock else {}
-        made.append(NordVpn(NordVpnSettings.model_validate(settings), **more))
+        made.append(NordVpn(NordVpnSettings.model_validate(settings), directory, **more))
         return made[-1]
 
     yield make
@@ -139,8 +152,26 @@ def using(server: str = "", account: str = "one", number: int = 1, **fields: Any
     )
 
 
+async def choose(
+    provider: NordVpn,
+    wished: Wish,
+    others: Iterable[Node] = (),
+    avoid: Collection[str] = (),
+    closed: dict[str, Closed] | None = None,
+) -> Choice:
+    return await provider.choose(wished, others, dict.fromkeys(avoid, 1.0), closed or {})
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """What happens behind the provider is done once `condition` holds."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
 async def test_the_first_recommendation_is_chosen(provider: NordVpn) -> None:
-    choice = await provider.choose(wish(), [])
+    choice = await choose(provider, wish(), [])
     assert (choice.account, choice.server, choice.city) == ("one", "jp1.nordvpn.example", "Tokyo")
     assert choice.endpoint == "198.18.10.1:1194/udp"
 
@@ -154,95 +185,237 @@ async def test_each_protocol_has_its_port(
 ) -> None:
     stand_in.broken.add("/v1/servers/recommendations")
     stand_in.servers = stand_in.servers[:1]
-    assert (await provider.choose(wish(protocol=protocol), [])).endpoint == endpoint
+    assert (await choose(provider, wish(protocol=protocol), [])).endpoint == endpoint
 
 
 async def test_great_britain_is_gb_with_host_names_in_uk(provider: NordVpn) -> None:
-    assert (await provider.choose(wish("gb"), [])).server == "uk3.nordvpn.example"
+    assert (await choose(provider, wish("gb"), [])).server == "uk3.nordvpn.example"
 
 
 async def test_a_server_serves_one_node_of_an_account(new_provider: Callable[..., NordVpn], tmp_path: Path) -> None:
     two = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=3) for name in ("one", "two")]
     provider = new_provider(accounts=tuple(two))
-    assert (await provider.choose(wish(), [using("jp1.nordvpn.example")])).server == "jp2.nordvpn.example"
-    assert (await provider.choose(wish(), [using(endpoint="198.18.10.1:1194/udp")])).server == "jp2.nordvpn.example"
-    assert (await provider.choose(wish(), [using("jp1.nordvpn.example", "two")])).server == "jp1.nordvpn.example"
-    with pytest.raises(ProviderError, match="no free openvpn_udp server in jp"):
-        await provider.choose(wish(), [using("jp1.nordvpn.example"), using("jp2.nordvpn.example", number=2)])
+    assert (await choose(provider, wish(), [using("jp1.nordvpn.example")])).server == "jp2.nordvpn.example"
+    assert (await choose(provider, wish(), [using(endpoint="198.18.10.1:1194/udp")])).server == "jp2.nordvpn.example"
+    assert (await choose(provider, wish(), [using("jp1.nordvpn.example", "two")])).server == "jp1.nordvpn.example"
+    with pytest.raises(NoSlotError, match="no free openvpn_udp server in jp: all are in use"):
+        await choose(provider, wish(), [using(f"jp{n}.nordvpn.example", a) for n in (1, 2) for a in ("one", "two")])
 
 
 async def test_servers_that_failed_lately_come_last(provider: NordVpn, stand_in: StandIn) -> None:
     one, two = "jp1.nordvpn.example", "jp2.nordvpn.example"
-    assert (await provider.choose(wish(), [], {one})).server == two
+    assert (await choose(provider, wish(), [], {one})).server == two
     stand_in.recommended = stand_in.servers[:1]
-    assert (await provider.choose(wish(), [], {one})).server == two
-    assert (await provider.choose(wish(), [], {one, two})).server == one
-    assert (await provider.choose(wish(), [using(two)], {one})).server == one
+    assert (await choose(provider, wish(), [], {one})).server == two
+    assert (await choose(provider, wish(), [], {one, two})).server == one
+    assert (await choose(provider, wish(), [using(two)], {one})).server == one
 
 
 async def test_accounts_are_filled_one_after_the_other(new_provider: Callable[..., NordVpn], tmp_path: Path) -> None:
     accounts = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=1) for name in ("one", "two")]
     provider = new_provider(accounts=tuple(accounts))
-    assert (await provider.choose(wish(), [using("x.y")])).account == "two"
-    with pytest.raises(ProviderError, match="every account is in full use: one 1/1, two 1/1"):
-        await provider.choose(wish(), [using("x.y"), using("y.x", "two", 2)])
+    assert (await choose(provider, wish(), [using("x.y")])).account == "two"
+    with pytest.raises(NoSlotError, match=r"account one: 1 of 1 .*; account two: 1 of 1 sessions are in use"):
+        await choose(provider, wish(), [using("x.y"), using("y.x", "two", 2)])
     with pytest.raises(ProviderError, match="no account is configured"):
-        await new_provider(accounts=()).choose(wish(), [])
+        await choose(new_provider(accounts=()), wish(), [])
 
 
 async def test_no_recommendation_falls_back_to_the_list_least_loaded_first(
     provider: NordVpn, stand_in: StandIn
 ) -> None:
     stand_in.recommended = []
-    assert (await provider.choose(wish(), [])).server == "jp2.nordvpn.example"
+    assert (await choose(provider, wish(), [])).server == "jp2.nordvpn.example"
 
 
 async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, stand_in: StandIn) -> None:
-    await provider.choose(wish(), [])
+    await choose(provider, wish(), [])
     stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
-    assert (await provider.choose(wish(), [])).server == "jp2.nordvpn.example"
+    assert (await choose(provider, wish(), [])).server == "jp2.nordvpn.example"
     assert await provider.countries() == ("gb", "jp")
+    assert "jp2.nordvpn.example" in (await provider.servers())["jp"]
+
+
+async def test_a_slow_api_holds_up_one_choice_and_no_other(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    provider = new_provider(timeout=0.3)
+    await choose(provider, wish(server="jp1.nordvpn.example"))
+    await choose(provider, wish())
+    stand_in.slow = True
+    began = time.monotonic()
+    assert (await choose(provider, wish())).server == "jp2.nordvpn.example"
+    assert 0.25 < time.monotonic() - began < 2
+    began = time.monotonic()
+    for _ in range(20):
+        await choose(provider, wish())
+    assert time.monotonic() - began < 0.25
+
+
+async def test_an_api_that_is_asked_too_often_is_left_in_peace(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    await choose(provider, wish(server="jp1.nordvpn.example"))
+    await choose(provider, wish())
+    stand_in.too_often, asked = True, len(stand_in.asked)
+    for _ in range(5):
+        assert (await choose(provider, wish())).server == "jp2.nordvpn.example"
+    assert len(stand_in.asked) == asked + 1
+    stand_in.too_often, now[0] = False, 100.0
+    assert (await choose(provider, wish())).server == "jp1.nordvpn.example"
 
 
 async def test_an_api_that_never_answered_is_told(provider: NordVpn, stand_in: StandIn) -> None:
     stand_in.broken |= {"/v1/servers/recommendations", "/v1/servers", "/v1/servers/countries"}
     with pytest.raises(ProviderError, match="/v1/servers answered 500"):
-        await provider.choose(wish(), [])
+        await choose(provider, wish(), [])
     with pytest.raises(ProviderError, match="countries answered 500"):
         await provider.countries()
+    with pytest.raises(ProviderError, match="/v1/servers answered 500"):
+        await provider.servers()
 
 
 async def test_an_api_that_is_not_there_is_told(new_provider: Callable[..., NordVpn], unused_tcp_port: int) -> None:
     provider = new_provider(api_url=f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(ProviderError, match="/v1/servers failed"):
-        await provider.choose(wish(), [])
+    with pytest.raises(ProviderError, match=r"/v1/servers.* failed: Cannot connect"):
+        await choose(provider, wish(), [])
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[" * 100_000, b"{}", b"[1, null, {}]", b'"x"', b"null"])
 async def test_nonsense_is_told(provider: NordVpn, stand_in: StandIn, raw: bytes) -> None:
     stand_in.raw = raw
     with pytest.raises(ProviderError):
-        await provider.choose(wish(), [])
+        await choose(provider, wish(), [])
 
 
 async def test_a_server_or_city_may_be_asked_for(provider: NordVpn) -> None:
-    assert (await provider.choose(wish(server="JP2.nordvpn.example"), [])).server == "jp2.nordvpn.example"
-    assert (await provider.choose(wish("gb", city="london"), [])).city == "London"
+    assert (await choose(provider, wish(server="JP2.nordvpn.example"), [])).server == "jp2.nordvpn.example"
+    assert (await choose(provider, wish("gb", city="london"), [])).city == "London"
     with pytest.raises(ProviderError, match=r"in jp uk3\.nordvpn\.example"):
-        await provider.choose(wish(server="uk3.nordvpn.example"), [])
-    with pytest.raises(ProviderError, match="in jp Osaka"):
-        await provider.choose(wish(city="Osaka"), [])
+        await choose(provider, wish(server="uk3.nordvpn.example"), [])
+    with pytest.raises(ProviderError, match=r"in jp Osaka$") as caught:
+        await choose(provider, wish(city="Osaka"), [])
+    assert not isinstance(caught.value, NoSlotError)
 
 
 async def test_the_list_is_asked_once_an_hour(new_provider: Callable[..., NordVpn], stand_in: StandIn) -> None:
     now = [0.0]
     provider = new_provider(clock=lambda: now[0])
     for _ in range(3):
-        await provider.choose(wish(server="jp2.nordvpn.example"), [])
+        await choose(provider, wish(server="jp2.nordvpn.example"), [])
     assert stand_in.asked.count("/v1/servers") == 1
     now[0] = 3600.0
-    await provider.choose(wish(server="jp2.nordvpn.example"), [])
-    assert stand_in.asked.count("/v1/servers") == 2
+    await choose(provider, wish(server="jp2.nordvpn.example"), [])
+    await until(lambda: stand_in.asked.count("/v1/servers") == 2)
+
+
+async def test_the_list_is_fetched_behind_recommendations(provider: NordVpn, stand_in: StandIn) -> None:
+    await choose(provider, wish())
+    await until(lambda: provider.moved({}) == {} and stand_in.asked.count("/v1/servers") == 1)
+    stand_in.broken |= EVERYTHING
+    assert (await choose(provider, wish("gb"))).server == "uk3.nordvpn.example"
+
+
+@pytest.mark.parametrize("away", ["broken", "html", "half"])
+async def test_a_restart_while_the_api_is_away_uses_what_is_on_disk(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn, tmp_path: Path, away: str
+) -> None:
+    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_UDP, endpoint="198.18.10.2:1194/udp")
+    first = new_provider(directory=tmp_path / "kept")
+    await choose(first, wish(server="jp1.nordvpn.example"))
+    before = await first.material(node)
+    if away == "broken":
+        stand_in.broken |= EVERYTHING
+    elif away == "html":
+        stand_in.raw = b"<html>sorry</html>"
+    else:
+        stand_in.servers, stand_in.recommended = stand_in.servers[2:], []
+    again = new_provider(directory=tmp_path / "kept")
+    assert (await choose(again, wish())).server == "jp2.nordvpn.example"
+    assert await again.countries() == ("gb", "jp")
+    assert (await again.material(node)).files == before.files
+    for kept in (tmp_path / "kept").iterdir():
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert TOKEN not in kept.read_text()
+
+
+async def test_virtual_servers_are_told_and_come_after_true_ones(provider: NordVpn, stand_in: StandIn) -> None:
+    virtual = {"specifications": [{"identifier": "virtual_location", "values": [{"value": "true"}]}]}
+    stand_in.servers = [described(1, load=1, **virtual), described(2, load=90)]
+    stand_in.recommended = stand_in.servers[:1]
+    choice = await choose(provider, wish())
+    assert (choice.server, choice.virtual) == ("jp2.nordvpn.example", False)
+    choice = await choose(provider, wish(), [using("jp2.nordvpn.example")])
+    assert (choice.server, choice.virtual) == ("jp1.nordvpn.example", True)
+    assert (await choose(provider, wish(server="jp1.nordvpn.example"))).virtual
+    assert (await choose(provider, wish(), avoid={"jp2.nordvpn.example"})).virtual
+
+
+async def test_an_account_that_rests_or_has_no_token_is_passed_over(
+    new_provider: Callable[..., NordVpn], tmp_path: Path
+) -> None:
+    names = ("one", "two", "three")
+    (tmp_path / "world").write_text(TOKEN)
+    (tmp_path / "world").chmod(0o644)
+    files = (tmp_path / "token", tmp_path / "world", tmp_path / "token")
+    accounts = [NordVpnAccount(name=n, token_file=f, slots=3) for n, f in zip(names, files, strict=True)]
+    provider = new_provider(accounts=tuple(accounts))
+    rests = {"one": Closed("account one rests")}
+    assert (await choose(provider, wish(), closed=rests)).account == "three"
+    assert (await choose(provider, wish())).account == "one"
+    with pytest.raises(ProviderError, match=r"one rests; account two: .*chmod 600.*; account three rests") as caught:
+        await choose(provider, wish(), closed=rests | {"three": Closed("account three rests")})
+    assert not isinstance(caught.value, NoSlotError)
+
+
+async def test_a_country_whose_servers_one_account_uses_is_served_by_another(
+    new_provider: Callable[..., NordVpn], tmp_path: Path
+) -> None:
+    accounts = [NordVpnAccount(name=name, token_file=tmp_path / "token", slots=3) for name in ("one", "two")]
+    provider = new_provider(accounts=tuple(accounts))
+    assert (await choose(provider, wish("gb"), [using("uk3.nordvpn.example")])).account == "two"
+
+
+async def test_a_node_whose_server_has_another_address_by_now_is_told(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    there = using("jp1.nordvpn.example", endpoint="198.18.10.1:1194/udp")
+    foreign = using("jp2.nordvpn.example", "other", 2, endpoint="198.18.10.77:1194/udp")
+    unlisted = using("jp9.nordvpn.example", number=3, endpoint="198.18.10.9:1194/udp")
+    nodes = {node.id: node for node in (there, foreign, unlisted)}
+    assert provider.moved(nodes) == {}
+    await until(lambda: "/v1/servers" in stand_in.asked)
+    stand_in.servers[0]["station"] = "198.18.10.99"
+    assert provider.moved(nodes) == {}
+    now[0] = 3601.0
+    provider.moved(nodes)
+    await until(lambda: provider.moved(nodes))
+    assert provider.moved(nodes) == {there.id: "jp1.nordvpn.example has another address by now: 198.18.10.99"}
+
+
+async def test_without_nodes_of_its_own_nothing_is_asked(provider: NordVpn, stand_in: StandIn) -> None:
+    foreign = using("jp1.nordvpn.example", "other")
+    assert provider.moved({foreign.id: foreign}) == {}
+    await asyncio.sleep(0)
+    assert stand_in.asked == []
+
+
+@pytest.mark.parametrize("nonsense", [b"<html>", b"[]", b"[{}]", b"{}", b'[{"hostname": "jp1.nordvpn.example"}]'])
+async def test_nonsense_moves_nobody(new_provider: Callable[..., NordVpn], stand_in: StandIn, nonsense: bytes) -> None:
+    now = [0.0]
+    provider = new_provider(clock=lambda: now[0])
+    node = using("jp1.nordvpn.example", endpoint="198.18.10.1:1194/udp")
+    await choose(provider, wish(server="jp1.nordvpn.example"))
+    stand_in.raw, now[0] = nonsense, 3601.0
+    asked = len(stand_in.asked)
+    assert provider.moved({node.id: node}) == {}
+    await until(lambda: len(stand_in.asked) > asked)
+    assert provider.moved({node.id: node}) == {}
+    assert (await choose(provider, wish(server="jp1.nordvpn.example"))).address == "198.18.10.1"
 
 
 async def test_wireguard_material(provider: NordVpn) -> None:
@@ -284,20 +457,6 @@ async def test_openvpn_without_tls_auth_or_authority(new_provider: Callable[...,
         await new_provider(ca_file=None).material(node)
 
 
-async def test_credentials_are_asked_once_and_kept_while_the_api_is_away(
-    new_provider: Callable[..., NordVpn], stand_in: StandIn
-) -> None:
-    now = [0.0]
-    provider = new_provider(clock=lambda: now[0])
-    node = using("jp2.nordvpn.example", protocol=Protocol.OPENVPN_UDP, endpoint="198.18.10.2:1194/udp")
-    await provider.material(node)
-    await provider.material(node)
-    assert stand_in.asked.count("/v1/users/services/credentials") == 1
-    now[0] = 3600.0
-    stand_in.broken.add("/v1/users/services/credentials")
-    await provider.material(node)
-
-
 async def test_a_refused_token_is_told_without_being_shown(
     new_provider: Callable[..., NordVpn], tmp_path: Path
 ) -> None:
@@ -308,45 +467,3 @@ async def test_a_refused_token_is_told_without_being_shown(
     assert "another-token" not in str(caught.value)
     with pytest.raises(ProviderError, match="not configured any more"):
         await new_provider().material(node.model_copy(update={"account": "gone"}))
-
-
-@pytest.mark.parametrize("text", ["", "  \n", "changeme", "Your-Token", "two words"])
-async def test_placeholders_are_no_tokens(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "token"
-    path.write_text(text)
-    with pytest.raises(ProviderError, match="holds no access token"):
-        await read_token(NordVpnAccount(name="one", token_file=path))
-
-
-async def test_a_missing_token_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ProviderError, match="No such file"):
-        await read_token(NordVpnAccount(name="one", token_file=tmp_path / "none"))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"status": "maintenance"},
-        {"station": "198.18.10.1\nup /bin/sh"},
-        {"station": "jp1.nordvpn.example"},
-        {"station": "::1"},
-        {"hostname": "jp1.nordvpn.example\nscript-security 2"},
-        {"hostname": "jp 1"},
-        {"locations": []},
-        {"locations": [{"country": {"code": "??"}}]},
-        {"technologies": None},
-        {"load": "high"},
-    ],
-)
-def test_servers_that_are_not_usable_are_left_out(changes: dict[str, Any]) -> None:
-    assert parse_servers([described(1, **changes), described(2)]) == parse_servers([described(2)])
-
-
-def test_wireguard_needs_a_key_and_technologies_must_be_online() -> None:
-    keyless = described(1)
-    keyless["technologies"][2]["metadata"] = [{"name": "public_key", "value": "short"}]
-    offline = described(2)
-    offline["technologies"][2]["pivot"]["status"] = "offline"
-    servers = parse_servers([keyless, offline])
-    assert suitable(servers, wish(protocol=Protocol.WIREGUARD), ()) == []
-    assert len(suitable(servers, wish(protocol=Protocol.OPENVPN_UDP), ())) == 2

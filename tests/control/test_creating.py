@@ -1,0 +1,30 @@
+"""What node.json says. (Creates themselves: test_reconcile, test_leadership.)"""
+
+import pytest
+
+from control.creating import node_config
+from control.providers import Material
+from health.model import Node, NodeKind, NodeStatus, Protocol
+
+NODE = Node(
+    id="jp000001",
+    country="jp",
+    kind=NodeKind.VPN,
+    machine="m",
+    status=NodeStatus.REQUESTED,
+    protocol=Protocol.WIREGUARD,
+    endpoint="198.18.10.11:51820/udp",
+)
+
+
+def test_endpoint_dns_and_what_wireguard_needs() -> None:
+    told = node_config(NODE, Material(("10.0.0.1",), (), "10.5.0.2/32", "key"), "probe.example")
+    assert told["endpoint"] == {"address": "198.18.10.11", "port": 51820, "transport": "udp"}
+    assert (told["dns"], told["probe_name"], told["protocol"]) == (["10.0.0.1"], "probe.example", "wireguard")
+    assert (told["address"], told["server_public_key"]) == ("10.5.0.2/32", "key")
+    assert "address" not in node_config(NODE, Material(("10.0.0.1",), ()), "probe.example")
+
+
+def test_a_record_without_an_endpoint_is_refused() -> None:
+    with pytest.raises(ValueError, match="endpoint"):
+        node_config(NODE.model_copy(update={"endpoint": ""}), Material((), ()), "probe.example")

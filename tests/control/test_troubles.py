@@ -1,0 +1,39 @@
+"""Each beginning and end once, with Redis and without."""
+
+from pathlib import Path
+
+from control.troubles import Troubles
+from health.config import RedisSettings
+from health.registry import Registry
+
+
+class Counting(Registry):
+    """A registry that writes down what is published."""
+
+    told: list[tuple[str, str, str]]
+
+    async def publish(self, kind: str, subject: str, **details: str) -> None:
+        self.told = [*getattr(self, "told", []), (kind, subject, details["reason"])]
+        await super().publish(kind, subject, **details)
+
+
+async def test_told_when_it_begins_changes_and_ends(redis_url: str) -> None:
+    registry = Counting.open(RedisSettings(url=redis_url))
+    troubles = Troubles(registry)
+    for reason in ("gone", "gone", "slow", "", ""):
+        await troubles.note("engine", reason)
+    assert registry.told == [
+        ("trouble", "engine", "gone"),
+        ("trouble", "engine", "slow"),
+        ("recovered", "engine", "slow"),
+    ]
+    assert troubles.of("engine") == ""
+    await registry.close()
+
+
+async def test_without_redis_it_is_remembered_all_the_same(tmp_path: Path) -> None:
+    registry = Registry.open(RedisSettings(url=f"unix://{tmp_path}/none"))
+    troubles = Troubles(registry)
+    await troubles.note("redis", "does not answer")
+    assert troubles.of("redis") == "does not answer"
+    await registry.close()
