@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy import redis_binary
+from deploy import ports, redis_binary
 from tests.bench.api_parts import NODES
-from tests.bench.children import PROXY_UID, BenchError, Child, cpu_seconds, free_port, listens
+from tests.bench.children import PROXY_UID, BenchError, Child, cpu_seconds, listens
 from tests.bench.lanes import Bench
 from tests.bench.results import Goal, Section, table
 
@@ -90,7 +90,7 @@ def _ways(bench: Bench, instances: "_Instances") -> list[_Way]:
     for name, (body, _) in (("plain", plain), ("packed", packed)):
         files.append(bench.directory / name)
         files[-1].write_bytes(body)
-    port = free_port()
+    port = ports.free()
     words = [bench.tools.python, "-P", "-m", "tests.bench.api_parts", "hello", str(port), *files]
     bare = instances.child(words, core=0)
     bare.wait_for(lambda: listens(port))
@@ -163,7 +163,7 @@ class _Instances:
             return found.read(), found.headers
 
     def _instance(self, state: Path, url: str, core: int) -> tuple[str, Child]:
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{ports.free()}"
         config = self._bench.directory / f"control-{core}.toml"
         config.write_text(
             f'machine = "bench{core}"\nstate_dir = "{state}"\nlog_level = "warning"\n[redis]\nurl = "{url}"\n'

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ import pytest
 
 from control.engine import NameTakenError
 from control.leadership import ROLE, Leadership, LostLeadError, alone
+from deploy import ports
 from health.model import Node, NodeStatus
 from health.registry import Registry
 
@@ -230,17 +230,11 @@ async def test_a_name_that_is_taken_is_no_second_node(fleet: Any) -> None:
     assert await fleet.steps._creator.make(node, "") == fleet.world.engine.of(node.id).id
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_a_killed_leader_is_replaced_within_ten_seconds(
     registry: Registry, redis_url: str, tmp_path: Path
 ) -> None:
     async def start(machine: str) -> asyncio.subprocess.Process:
-        arguments = [f"127.0.0.1:{free_port()}", machine, redis_url, str(tmp_path / machine)]
+        arguments = [f"127.0.0.1:{ports.free()}", machine, redis_url, str(tmp_path / machine)]
         quiet = asyncio.subprocess.DEVNULL
         return await asyncio.create_subprocess_exec(
             sys.executable, "-c", CONTROL, *arguments, stdout=quiet, stderr=quiet
