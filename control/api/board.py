@@ -1,7 +1,8 @@
 """The fleet as the API shows it, kept ready to be sent.
 
 Read again when an event says that something changed, and at the latest after MAX_AGE_S (samples change without an
-event, scores with one every second). Nothing is remembered while no events are heard. Readers of one moment wait for one read together.
+event, scores with one every second). Nothing is remembered while no events are heard. Readers of one moment wait for
+one read together.
 """
 
 import asyncio
