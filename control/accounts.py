@@ -103,13 +103,15 @@ class Accounts:
         limits = self._limits()
         sizes = {node.account: MAX_SLOTS for node in nodes.values() if node.account} | dict(limits)
         here = {container.node for container in containers}
-        found = differences(await self._ledger.read(sizes), nodes, here)
+        book = await self._ledger.read(sizes)
+        found = differences(book, nodes, here)
         for account, slot, node_id in found.over:
             node = nodes.get(node_id)
             freed = await self._ledger.free(account, slot, node_id, UNRECORDED_S if node is None else 0.0)
             if freed:
                 log.info("session_freed", account=account, slot=slot, node=node_id)
-            if freed and node is not None and failed_there(node):
+            # While an account rests its nodes fail by no fault of their servers.
+            if freed and node is not None and failed_there(node) and account not in book.resting:
                 await self._ledger.penalise(node.vpn_server)
         await self._refill(found.missing, sizes)
 

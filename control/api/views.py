@@ -41,7 +41,7 @@ class MetricsView(View):
 
 
 class NodeView(View):
-    """One exit. `state` is the controller's own, finer status."""
+    """One exit. `state` is the controller's own, finer status; `virtual`: its server is not really in the country."""
 
     id: str
     country: Country
@@ -53,6 +53,7 @@ class NodeView(View):
     slot: str
     protocol: Protocol | None
     vpn_server: str
+    virtual: bool
     upstream: str | None
     tailscale_hostname: str | None
     tailscale_ip: str | None
@@ -174,6 +175,7 @@ def node_view(node: Node, sample: Sample | None, score: Score | None) -> NodeVie
         slot=node.slot,
         protocol=node.protocol,
         vpn_server=node.vpn_server,
+        virtual=node.virtual,
         upstream=upstream.parse(node.upstream).place if node.upstream else None,
         tailscale_hostname=None,
         tailscale_ip=None,

@@ -12,7 +12,7 @@ class ProviderError(Exception):
 
 
 class NoSlotError(ProviderError):
-    """Every session of every account is in use; one may become free."""
+    """Every session of every account, or every server, is in use; one may become free."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from control.providers import (
     Choice,
     Closed,
     Material,
+    NoSlotError,
     ProviderError,
     Secret,
     Wish,
@@ -32,6 +33,7 @@ from control.providers.ovpn import OpenVpnFile
 from control.providers.remotes import Remote
 from control.providers.wgconf import WireGuardFile
 from health.agent.protocol import VPN_UID
+from health.agent.wireguard import SHARED_KEY
 from health.model import Node, Protocol
 
 log = structlog.get_logger()
@@ -128,7 +130,7 @@ class Custom:
             return free
         special = "".join(f" {word}" for word in (wish.server, wish.city) if word)
         if offers:
-            raise ProviderError(f"every {wish.protocol.value} server in {wish.country}{special} is in use")
+            raise NoSlotError(f"every {wish.protocol.value} server in {wish.country}{special} is in use")
         spoken = sorted({p.value for p in Protocol for e in named for r in e.remotes if _speaks(e, r, p)})
         hint = f" (there are files for {', '.join(spoken)})" if spoken else ""
         refused = "".join(f"; refused: {why}" for why in folder.refused[:SHOWN])
@@ -189,8 +191,10 @@ class Custom:
             raise ProviderError(
                 f"{entry.name} names no DNS server inside the tunnel: add a line DNS, or set custom.dns"
             )
-        key = Secret("wg.key", 0, found.private_key.encode() + b"\n")
-        return Material(dns, (key,), found.address, found.public_key)
+        files = [Secret("wg.key", 0, found.private_key.encode() + b"\n")]
+        if found.preshared_key:
+            files.append(Secret(SHARED_KEY, 0, found.preshared_key.encode() + b"\n"))
+        return Material(dns, tuple(files), found.address, found.public_key)
 
     def _openvpn(self, entry: Entry, found: OpenVpnFile, remote: Remote, node: Node) -> Material:
         address, _, _ = split_endpoint(node.endpoint)

@@ -16,6 +16,7 @@ from control.providers import (
     Choice,
     Closed,
     Material,
+    NoSlotError,
     ProviderError,
     Secret,
     Wish,
@@ -55,13 +56,13 @@ class NordVpn:
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
     ) -> Choice:
         nodes = list(others)
-        trouble = None
+        trouble: ProviderError | None = None
         for account in await self._open(nodes, closed):
             in_use = {name for node in nodes if node.account == account.name for name in server_names(node)}
             try:
                 server = await self._server(wish, in_use, avoid)
             except ProviderError as error:
-                trouble = error
+                trouble = trouble if isinstance(trouble, NoSlotError) else error
                 continue
             port, transport = ENDPOINT[wish.protocol]
             return Choice(
@@ -83,7 +84,8 @@ class NordVpn:
         return {account.name: account.slots for account in self._settings.accounts}
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        return moved(self._catalogue.listed(), [node for node in nodes.values() if node.account in self.accounts()])
+        mine = [node for node in nodes.values() if node.account in self.accounts()]
+        return moved(self._catalogue.listed(), mine) if mine else {}
 
     async def countries(self) -> tuple[str, ...]:
         try:
@@ -129,7 +131,10 @@ class NordVpn:
             found += sorted(suitable(everything, wish, in_use), key=lambda server: server.load)
         if not found:
             special = "".join(f" {word}" for word in (wish.server, wish.city) if word)
-            raise ProviderError(f"no free {wish.protocol.value} server in {wish.country}{special}")
+            what = f"no free {wish.protocol.value} server in {wish.country}{special}"
+            if suitable(self._catalogue.listed().values(), wish, ()):
+                raise NoSlotError(f"{what}: all are in use")
+            raise ProviderError(what)
         return preferred(found, avoid)[0]
 
     async def _everything(self, found: list[Server]) -> list[Server]:

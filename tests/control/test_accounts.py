@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from control.model import Container
 from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
 from health.account_slots import Book, Held
 from health.config import RedisSettings
-from health.model import Node, NodeKind, NodeStatus
+from health.model import Node, NodeKind, NodeStatus, Pool
 from health.registry import Registry
 
 REFUSED = '{"event": "ended", "code": 69, "reason": "the VPN server refused the credentials: AUTH_FAILED"}\n'
@@ -145,6 +146,26 @@ async def test_two_instances_that_both_believe_to_lead_never_exceed_the_account(
     await own.close()
 
 
+async def test_many_instances_that_place_at_once_share_what_there_is(
+    fleet: Any, new_control: Callable[..., Any]
+) -> None:
+    fleet.world.provider.slots = 4
+    await fleet.registry.begin_epoch()
+    controls = [fleet, *(new_control() for _ in range(5))]
+    pools = {country: Pool(country=country) for country in ("jp", "us", "gb", "de", "fr", "nl")}
+
+    async def place(control: Any, country: str) -> Node | None:
+        try:
+            found: Node | None = await control.placement.place(f"{country}-0", pools[country], "")
+        except NoSlotError:
+            return None
+        return found
+
+    placed = await asyncio.gather(*(place(one, country) for one, country in zip(controls, pools, strict=True)))
+    assert sorted(node.id for node in placed if node) == await holders(fleet)
+    assert len(await fleet.registry.nodes()) == len(await holders(fleet)) == 4
+
+
 async def test_a_session_comes_back_when_its_container_is_gone(fleet: Any) -> None:
     await fleet.pool(2)
     first, _ = await fleet.serving(count=2)
@@ -173,6 +194,8 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
         "the VPN server refused the credentials: AUTH_FAILED; account acct starts no node for 10 min"
     )
     assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
+    assert await fleet.registry.accounts.penalties() == {}
+    assert await holders(fleet) == [other.id]
     assert fleet.world.engine.running == [other.id]
     assert fleet.world.engine.calls.count("create") == made
     fleet.world.ahead += 1
@@ -227,6 +250,22 @@ async def test_a_redis_restarted_empty_is_refilled_from_the_nodes(
     assert len(control.world.engine.running) == 3
     await control.close()
     await registry.close()
+
+
+async def test_nodes_told_from_their_containers_alone_have_their_sessions_again(
+    fleet: Any, new_control: Callable[..., Any], shared_redis: Any, tmp_path: Path
+) -> None:
+    await fleet.pool(2)
+    before = await fleet.serving(count=2)
+    await fleet.close()
+    assert shared_redis.command("FLUSHALL") == "+OK"
+    (tmp_path / "fleet.json").unlink()
+    again = new_control()
+    after = await again.serving(count=2)
+    told = [(one.id, one.provider, one.account, one.vpn_server) for one in before]
+    assert [(one.id, one.provider, one.account, one.vpn_server) for one in after] == told
+    await rounds(again, count=2)
+    assert await holders(again) == sorted(one.id for one in before)
 
 
 async def test_an_empty_ledger_is_refilled_before_a_new_node_is_placed(fleet: Any, redis_url: str) -> None:

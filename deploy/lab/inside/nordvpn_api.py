@@ -6,8 +6,10 @@ What it tells comes from one file, read again for every request, so that a test 
      "servers": [{"id", "name", "hostname", "station", "load", "status", "country": "JP", "city": "Tokyo",
                   "technologies": {"wireguard_udp": {"public_key": "…"}}, "specifications": {}}],
      "accounts": [{"token", "username", "password", "nordlynx_private_key", "forbidden": false}],
-     "egress": {"198.19.10.11": "JP"}}
+     "egress": {"198.19.10.11": "JP"},
+     "faults": {"/v1/servers": {"seconds": 0.0, "status": 429, "headers": {"Retry-After": "60"}, "body": "<html>"}}}
 
+A path with a fault waits so long and then answers that, whatever was asked; `faults` may be left out.
 Fields as published by api.nordvpn.com/v1; the 401 body is the one its clients report (code 101301).
 """
 
@@ -18,6 +20,7 @@ import binascii
 import hmac
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ TECHNOLOGIES: dict[str, tuple[int, str]] = {
 }
 
 World = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def technology(identifier: str, server: int | None = None, metadata: dict[str, str] | None = None) -> dict[str, Any]:
@@ -152,7 +156,7 @@ class Api:
         self._path = path
 
     def application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self.faulty])
         app.router.add_get("/v1/servers", self.servers)
         app.router.add_get("/v1/servers/recommendations", self.recommendations)
         app.router.add_get("/v1/servers/countries", self.countries)
@@ -160,6 +164,18 @@ class Api:
         app.router.add_get("/v1/helpers/ips/insights", self.insights)
         app.router.add_get("/v1/users/services/credentials", self.credentials)
         return app
+
+    @web.middleware
+    async def faulty(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        fault = self.world().get("faults", {}).get(request.path)
+        if fault is None:
+            return await handler(request)
+        await asyncio.sleep(fault.get("seconds", 0.0))
+        if "status" not in fault:
+            return await handler(request)
+        kind = fault.get("headers", {}).get("Content-Type", "text/html")
+        headers = {name: value for name, value in fault.get("headers", {}).items() if name != "Content-Type"}
+        return web.Response(status=fault["status"], headers=headers, text=fault.get("body", ""), content_type=kind)
 
     def world(self) -> World:
         world: World = json.loads(self._path.read_text())

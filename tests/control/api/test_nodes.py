@@ -118,7 +118,7 @@ async def test_a_node_is_shown_with_its_sample_and_score(ask: Client, registry: 
     for field in (
         *("id", "country", "city", "kind", "machine", "status", "vpn_server", "tailscale_hostname", "tailscale_ip"),
         *("started_at", "vpn_connected", "tailscale_connected", "health_status", "score", "exit_ip", "reason"),
-        "metrics",
+        *("metrics", "virtual"),
     ):
         assert field in shown
     assert (shown["vpn_connected"], shown["health_status"], shown["score"]) == (True, "healthy", 88.0)

@@ -1,5 +1,6 @@
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,27 @@ async def test_insights_tell_the_caller_where_it_seems_to_be(client: Client, fil
     assert (told["ip"], told["country_code"], told["protected"]) == ("127.0.0.1", "ZZ", False)
     abroad = seen(json.loads(file.read_text()), "198.19.10.31")
     assert (abroad["country_code"], abroad["city"], abroad["protected"]) == ("GB", "London", True)
+
+
+async def test_faults_are_answered_instead(client: Client, file: Path) -> None:
+    told = json.loads(file.read_text())
+    told["faults"] = {
+        "/v1/servers": {"status": 429, "headers": {"Retry-After": "60"}},
+        "/v1/technologies": {"status": 200, "body": "<html>log in to this hotspot</html>"},
+        "/v1/servers/countries": {"seconds": 0.05},
+    }
+    file.write_text(json.dumps(told))
+    busy = await client.get("/v1/servers")
+    assert (busy.status, busy.headers["Retry-After"]) == (429, "60")
+    page = await client.get("/v1/technologies")
+    assert (page.status, page.content_type, await page.text()) == (
+        200,
+        "text/html",
+        "<html>log in to this hotspot</html>",
+    )
+    began = time.monotonic()
+    assert (await client.get("/v1/servers/countries")).status == 200
+    assert time.monotonic() - began >= 0.05
+    del told["faults"]
+    file.write_text(json.dumps(told))
+    assert (await client.get("/v1/servers")).status == 200
