@@ -100,13 +100,11 @@ class Board:
 
     async def picture(self) -> Picture:
         """The fleet now. Raises UnavailableError or RegistryError."""
-        known = self.fresh()
+        known, wanted = self.fresh(), self._changes
         while known is None:
-            wanted = self._changes
             if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read(wanted), name="fleet picture")
-            reading = self._reading
-            known = await asyncio.shield(reading)
+                self._reading = asyncio.create_task(self._read(), name="fleet picture")
+            known = await asyncio.shield(self._reading)
             if self._shows < wanted:  # joined a reading that had begun before the change
                 known = None
         return known
@@ -118,8 +116,8 @@ class Board:
             return None
         return found if self._clock() - found.made_at < MAX_AGE_S else None
 
-    async def _read(self, changes: int) -> Picture:
-        made_at = self._clock()
+    async def _read(self) -> Picture:
+        changes, made_at = self._changes, self._clock()
         snapshot = await self._fleet.snapshot()
         samples = await self._registry.samples(snapshot.nodes)
         picture = picture_of(snapshot, samples, made_at)

@@ -68,13 +68,17 @@ class Feed:
                     async for event in events:
                         self._tell(event)
             except RegistryError as error:
-                if self.alive:
-                    log.warning("api_events_lost", reason=str(error))
+                self._lost(str(error))
             except Exception:
                 log.exception("api_events_broke")
-            self.alive = False
-            self._tell(None)
+                self._lost("an internal error")
             await asyncio.sleep(AGAIN_S)
+
+    def _lost(self, why: str) -> None:
+        if self.alive:
+            self.alive = False
+            log.warning("api_events_lost", reason=why)
+            self._tell(None)
 
     def _subscribed(self) -> None:
         self.alive = True

@@ -34,8 +34,8 @@ def test_an_upstream_serves_unverified_and_says_so() -> None:
     assert (node.country, node.city, node.upstream, node.started_at) == ("jp", "Tokyo", JP["url"], 7)
     assert (node.exit_ip, node.reason) == ("", NOT_VERIFIED)
     view = node_view(node, None, None)
-    assert (view["kind"], view["status"], view["upstream"]) == ("upstream", "running", "socks5://10.0.0.2:1080")
-    assert view["reason"] == NOT_VERIFIED
+    assert (view.kind, view.status, view.upstream) == ("upstream", "running", "socks5://10.0.0.2:1080")
+    assert view.reason == NOT_VERIFIED
     assert "me@" not in str(view)
 
 

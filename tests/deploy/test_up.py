@@ -92,7 +92,7 @@ def test_a_part_that_dies_is_started_again(up: Any, page: str, fetch: Any, word:
     os.kill(dead, signal.SIGKILL)
     up.wait_for(lambda: any(word in line for pid, line in up.family().items() if pid != dead))
     up.wait_for(lambda: fetch("--proxy", up.proxy, page) == "the page\n")
-    up.wait_for(lambda: '"redis": "ok"' in fetch(f"http://{up.address}:8080/api/health"))
+    up.wait_for(lambda: '"redis":"ok"' in fetch(f"http://{up.address}:8080/api/health"))
     assert up.end() == 0
 
 

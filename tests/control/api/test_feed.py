@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from control.api.feed import Feed
+from control.api.feed import AGAIN_S, Feed
 from health.config import RedisSettings
 from health.registry import Registry
 
@@ -57,6 +57,9 @@ async def test_a_lost_subscription_is_told_and_made_again(redis_server: Any) -> 
             redis_server.stop()
             await until(lambda: not feed.alive)
             assert heard[-1] is None
+            told = len(heard)
+            await asyncio.sleep(3 * AGAIN_S)
+            assert len(heard) == told, "told once"
             redis_server.start()
             await until(lambda: feed.alive)
     finally:

@@ -1,27 +1,40 @@
 """Two API instances on one Redis: what one changes, the other shows at once."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control.api.context import PARTS
 from control.api.slowdown import FREE
+from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus
+from health.registry import Registry
 from tests.control.api.conftest import Client, NewApi, asking
 
 ROUNDS = 20
 
 
 @pytest.fixture
-async def both(new_control: Any, new_api: NewApi, registry: Any, tmp_path: Any) -> tuple[Client, Client]:
+async def both(
+    new_control: Any, new_api: NewApi, registry: Registry, redis_url: str, tmp_path: Path
+) -> AsyncIterator[tuple[Client, Client]]:
     await registry.begin_epoch()
-    made = [new_control(state_dir=tmp_path / str(number)) for number in (1, 2)]
+    registries = [Registry.open(RedisSettings(url=redis_url, timeout=1.0)) for _ in "ab"]
+    made = [new_control(on, tmp_path / str(number)) for number, on in enumerate(registries)]
     clients = [await new_api(control) for control in made]
     async with asyncio.timeout(5):
         while not all(client.app[PARTS].feed.alive for client in clients if client.app is not None):
             await asyncio.sleep(0.01)
-    return asking(clients[0]), asking(clients[1])
+    yield asking(clients[0]), asking(clients[1])
+    for client in clients:
+        await client.close()
+    for control in made:
+        await control.close()
+    for on in registries:
+        await on.close()
 
 
 async def test_a_change_through_one_is_seen_through_the_other_at_once(both: tuple[Client, Client]) -> None:
