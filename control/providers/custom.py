@@ -33,6 +33,7 @@ from control.providers.ovpn import OpenVpnFile
 from control.providers.remotes import Remote
 from control.providers.wgconf import WireGuardFile
 from health.agent.protocol import VPN_UID
+from health.agent.wireguard import SHARED_KEY
 from health.model import Node, Protocol
 
 log = structlog.get_logger()
@@ -190,8 +191,10 @@ class Custom:
             raise ProviderError(
                 f"{entry.name} names no DNS server inside the tunnel: add a line DNS, or set custom.dns"
             )
-        key = Secret("wg.key", 0, found.private_key.encode() + b"\n")
-        return Material(dns, (key,), found.address, found.public_key)
+        files = [Secret("wg.key", 0, found.private_key.encode() + b"\n")]
+        if found.preshared_key:
+            files.append(Secret(SHARED_KEY, 0, found.preshared_key.encode() + b"\n"))
+        return Material(dns, tuple(files), found.address, found.public_key)
 
     def _openvpn(self, entry: Entry, found: OpenVpnFile, remote: Remote, node: Node) -> Material:
         address, _, _ = split_endpoint(node.endpoint)

@@ -23,7 +23,7 @@ _ITS_OWN = {
 }
 _TAKEN = {
     "interface": frozenset({"privatekey", "address", "dns"}),
-    "peer": frozenset({"publickey", "endpoint", "allowedips"}),
+    "peer": frozenset({"publickey", "presharedkey", "endpoint", "allowedips"}),
 }
 
 
@@ -36,6 +36,7 @@ class WireGuardFile:
     public_key: str
     address: str
     dns: tuple[str, ...]
+    preshared_key: str = field(default="", repr=False)
 
 
 def is_wireguard(text: str) -> bool:
@@ -60,6 +61,7 @@ def parse(name: str, text: str) -> WireGuardFile:
         public_key=_key(name, *found["peer", "publickey"]),
         address=_address(name, *found["interface", "address"]),
         dns=_dns(name, *found.get(("interface", "dns"), (0, ""))),
+        preshared_key=_key(name, *found["peer", "presharedkey"]) if ("peer", "presharedkey") in found else "",
     )
 
 

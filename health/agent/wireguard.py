@@ -19,6 +19,8 @@ from health.agent.killswitch import Endpoint
 from health.agent.program import Failure, Link
 
 KEEPALIVE = 25
+SHARED_KEY = "wg.psk"
+"""Beside the private key where the server wants a key that both sides share, too."""
 _MTU = 1420
 _OVERHEAD = 80  # outer IPv6 and UDP headers, WireGuard's own 32 bytes, rounded as wg-quick does
 # Where wireguard-go looks for it; it watches the file, so it must be able to read it.
@@ -27,13 +29,15 @@ _ANSWER_LIMIT = 65536
 _PROCESSORS = 8
 
 
-def settings(private_key: bytes, server_key: bytes, endpoint: Endpoint) -> bytes:
+def settings(private_key: bytes, server_key: bytes, endpoint: Endpoint, preshared_key: bytes | None = None) -> bytes:
     """The `set` message for one peer that gets all IPv4."""
+    shared = f"preshared_key={preshared_key.hex()}\n" if preshared_key is not None else ""
     return (
         "set=1\n"
         f"private_key={private_key.hex()}\n"
         "replace_peers=true\n"
         f"public_key={server_key.hex()}\n"
+        f"{shared}"
         f"endpoint={endpoint.address}:{endpoint.port}\n"
         f"persistent_keepalive_interval={KEEPALIVE}\n"
         "allowed_ip=0.0.0.0/0\n"
@@ -79,10 +83,9 @@ class WireGuard:
 
     def start(self, selector: selectors.BaseSelector, output: int) -> int:
         """Start the program, configure it and open the tunnel; its process id. Raises Failure, OSError."""
-        try:
-            private_key = nodefile.key(self._key_file.read_text())
-        except (ValueError, OSError) as error:
-            raise Failure(protocol.Ended.CONFIG, f"{self._key_file.name}: {error}") from None
+        private_key = _key(self._key_file)
+        shared_file = self._key_file.with_name(SHARED_KEY)
+        preshared_key = _key(shared_file) if shared_file.exists() else None
         device = tun.create()
         listener = self._listen()
         try:
@@ -90,7 +93,7 @@ class WireGuard:
         finally:
             os.close(device)
             listener.close()
-        self._configure(settings(private_key, self._node.server_public_key, self._node.endpoint))
+        self._configure(settings(private_key, self._node.server_public_key, self._node.endpoint, preshared_key))
         address = self._node.address or IPv4Interface("0.0.0.0/32")
         routes.apply(routes.open_tunnel(tun.DEVICE, address, self._mtu))
         # Whether anybody answers, only the probe can tell: WireGuard knows no connection.
@@ -137,6 +140,13 @@ class WireGuard:
                     break
                 answer += part
         return fields(answer)
+
+
+def _key(path: Path) -> bytes:
+    try:
+        return nodefile.key(path.read_text())
+    except (ValueError, OSError) as error:
+        raise Failure(protocol.Ended.CONFIG, f"{path.name}: {error}") from None
 
 
 def _spawn(device: int, listener: int, output: int) -> int:

@@ -208,6 +208,9 @@ async def test_wireguard_material_is_what_the_exit_runs(provider: Custom, top: P
     assert nodefile.key(secret.content.decode()) == b"p" * 32
     assert (material.address, material.dns) == ("10.9.0.2/32", ("10.0.0.1",))
     assert nodefile.key(material.server_public_key) == b"p" * 32
+    put(top / "us" / "new-york.conf", wireguard("198.18.0.31") + f"PresharedKey = {WG_KEY}\n")
+    shared = {secret.name: secret for secret in (await provider.material(us)).files}["wg.psk"]
+    assert (shared.uid, nodefile.key(shared.content.decode())) == (0, b"p" * 32)
     put(top / "us" / "new-york.conf", wireguard("198.18.0.31", ""))
     with pytest.raises(ProviderError, match="names no DNS server inside the tunnel"):
         await provider.material(us)

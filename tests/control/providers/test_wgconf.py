@@ -41,6 +41,13 @@ def test_a_providers_file_is_understood() -> None:
     assert not is_wireguard("client\nremote x 1\n")
 
 
+def test_a_shared_key_is_taken_along() -> None:
+    shared = base64.b64encode(b"s" * 32).decode()
+    found = parse("jp.conf", PLAIN.replace("[Peer]", f"[Peer]\nPresharedKey = {shared}"))
+    assert found.preshared_key == shared
+    assert shared not in repr(found)
+
+
 @pytest.mark.parametrize("word", ["PostUp", "PostDown", "PreUp", "PreDown", "postup", "SaveConfig"])
 @pytest.mark.parametrize("section", ["[Interface]", "[Peer]"])
 def test_what_starts_programs_is_refused_with_file_and_line(word: str, section: str) -> None:
@@ -65,7 +72,8 @@ def test_what_starts_programs_is_refused_with_file_and_line(word: str, section: 
         ("jp-tyo-wg-001.vpn.example:51820", "vpn.example", "line 12: Endpoint: "),
         ("jp-tyo-wg-001.vpn.example:51820", "127.0.0.1:1", "line 12: Endpoint: 127.0.0.1 is no address"),
         ("10.64.0.1,", "127.0.0.1,", "line 5: DNS: 127.0.0.1 is no name server"),
-        ("[Peer]", f"[Peer]\nPresharedKey = {PUBLIC}", "line 9: PresharedKey is not supported"),
+        ("[Peer]", "[Peer]\nPresharedKey = x", "line 9: this is no WireGuard key"),
+        ("[Peer]", "[Peer]\nAdvancedSecurity = on", "line 9: AdvancedSecurity is not supported"),
         ("[Peer]", "[Peer]\nPublicKey = x\n[Peer]", "line 10: one \\[Interface\\] and one \\[Peer\\]"),
         ("[Peer]", "[Script]", "line 8: one \\[Interface\\] and one \\[Peer\\]"),
         ("[Interface]\n", "", "line 2 is not understood"),

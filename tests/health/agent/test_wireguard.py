@@ -21,6 +21,12 @@ def test_the_configuration_message() -> None:
     }
 
 
+def test_a_shared_key_belongs_to_the_peer() -> None:
+    lines = settings(bytes(32), bytes(range(32)), ENDPOINT, b"s" * 32).decode().splitlines()
+    assert lines[lines.index("public_key=" + bytes(range(32)).hex()) + 1] == "preshared_key=" + (b"s" * 32).hex()
+    assert not any("preshared" in line for line in settings(bytes(32), bytes(32), ENDPOINT).decode().splitlines())
+
+
 def test_fields_of_an_answer() -> None:
     assert fields(b"last_handshake_time_sec=5\nrx_bytes=7\nerrno=0\n\n") == {
         "last_handshake_time_sec": "5",
