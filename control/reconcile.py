@@ -114,10 +114,11 @@ class Reconciler:
         self._wake.set()
 
     def trouble(self, country: str) -> str:
-        """Why a wish of this country is not fulfilled yet, or empty."""
-        if self._engine is None:
+        """Why a wish of this country is not fulfilled yet, or empty. Others know it from the one that leads."""
+        if self._engine is None or self._steps is None:
             return ""
-        return self.engine_trouble or (self._steps.backoff.reason(country) if self._steps is not None else "")
+        own = self._steps.backoff.reason(country) if self.leader else self._troubles.of(country)
+        return self.engine_trouble or own
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; containers go on running. Gives the lease back."""
@@ -163,6 +164,8 @@ class Reconciler:
             return
         containers = await self._containers()
         if containers is None:
+            await self._troubles.share(self._clock())
+            await self._save()
             return
         tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
         snapshot = await self._registry.snapshot()
@@ -181,6 +184,9 @@ class Reconciler:
             for step in plan(world):
                 if step.key not in self._running:
                     self._begin(self._steps, step, term)
+            for country in snapshot.pools:
+                await self._troubles.note(country, self._steps.backoff.reason(country))
+        await self._troubles.share(self._clock())
 
     async def _rebuild(self, containers: list[Container]) -> None:
         copy, without = await self._keeper.load()
@@ -201,13 +207,17 @@ class Reconciler:
         return found
 
     async def _stand_by(self) -> None:
+        await self._troubles.follow()
         # Whoever leads after an empty Redis restores from his own copy: let it not be an old one.
         if self._clock() >= self._copy_due:
             self._copy_due = self._clock() + COPY_S
-            tokens = await self._registry.tokens()
-            snapshot = await self._registry.snapshot()
-            if snapshot.epoch:
-                await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
+            await self._save()
+
+    async def _save(self) -> None:
+        tokens = await self._registry.tokens()
+        snapshot = await self._registry.snapshot()
+        if snapshot.epoch:
+            await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
 
     def _scale(self, snapshot: Snapshot, term: Term) -> None:
         async def look() -> None:

@@ -142,20 +142,16 @@ class Steps:
             placed = await self._placed(step, pool, check)
         except NoSlotError as error:
             self.backoff.wait(step.slot, self._clock(), SLOT_RETRY_S)
-            await self._unplaced(step.country, str(error))
+            self.backoff.unplaced(step.country, str(error))
             return await self._drain_first(step.instead, str(error))
         except ProviderError as error:
             delay = self.backoff.failed(step.slot, self._clock(), "")
             log.warning("no_server", slot=step.slot, reason=str(error), retry_s=delay)
-            await self._unplaced(step.country, str(error))
+            self.backoff.unplaced(step.country, str(error))
             return False
         if placed:
-            await self._unplaced(step.country, "")
+            self.backoff.unplaced(step.country, "")
         return placed
-
-    async def _unplaced(self, country: str, reason: str) -> None:
-        self.backoff.unplaced(country, reason)
-        await self._troubles.note(country, reason)
 
     async def _placed(self, step: Place, pool: Pool, check: Check) -> bool:
         async with self._placement.lock:

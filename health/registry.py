@@ -18,6 +18,7 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
     slot:<account>:<n>, gate:<account>, penalties
                    the providers' accounts, see health.account_slots
+    troubles       what is wrong now, by part or country, as the leader of control told last; expires after 15 s
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
                    not a fleet without nodes
@@ -33,7 +34,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
@@ -53,6 +54,7 @@ EVENTS = PREFIX + "events"
 SAMPLE_TTL_S = 5
 COLLECTOR_TTL_S = 4
 SCORE_TTL_S = 600
+TROUBLES_TTL_S = 15
 # A subscription says nothing while nothing happens: asked after so many seconds whether it is still there.
 QUIET_S = 1.0
 R = TypeVar("R", bound=Record)
@@ -68,6 +70,12 @@ class StaleVersionError(Exception):
     def __init__(self, current: int) -> None:
         super().__init__(f"changed by somebody else: its version is {current} now")
         self.current = current
+
+
+class _Troubles(Record):
+    """What is wrong now."""
+
+    reasons: dict[str, str]
 
 
 class _Pin(Record):
@@ -371,6 +379,21 @@ class Registry:
         """
         async with self._call():
             return str(await self._lead(keys=[PREFIX + f"lease:{role}"], args=[held, fresh, int(ttl * 1000)]))
+
+    async def put_troubles(self, reasons: Mapping[str, str]) -> None:
+        """Say what is wrong now, by part or country; to be repeated at least every 15 s."""
+        told = _Troubles(reasons=dict(reasons)).dump()
+        async with self._call():
+            await self._redis.set(PREFIX + "troubles", told, ex=TROUBLES_TTL_S)
+
+    async def troubles(self) -> dict[str, str]:
+        """What was said last; empty where nobody said anything for 15 s."""
+        async with self._call():
+            told = await self._redis.get(PREFIX + "troubles")
+        try:
+            return _Troubles.load(told).reasons if told else {}
+        except UnknownSchemaError:
+            return {}
 
     async def leader(self, role: str) -> str:
         """The term in which `role` is led now, or an empty string."""

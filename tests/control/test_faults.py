@@ -265,7 +265,8 @@ async def test_a_full_disk_costs_the_log_of_an_exit_not_its_slot(
         return fleet.world.engine.of(node.id) is None
 
     await fleet.settle(removed)
-    assert "No space left" in await told.reason("trouble")
+    await _until(lambda: any(event["subject"] == "logs" for event in told.of("trouble")))
+    assert "No space left" in next(e["reason"] for e in told.of("trouble") if e["subject"] == "logs")
 
 
 async def test_a_provider_in_trouble_is_told_once_and_so_is_its_end(fleet: Any, told: Told) -> None:

@@ -14,7 +14,7 @@ import pytest
 from control.engine import NameTakenError
 from control.leadership import ROLE, Leadership, LostLeadError, alone
 from deploy import ports
-from health.model import Node, NodeStatus
+from health.model import Node, NodeStatus, User
 from health.registry import Registry
 
 LEASE = 0.5
@@ -273,6 +273,35 @@ async def test_one_that_does_not_lead_keeps_a_copy_all_the_same(
     pool = await registry.pool("jp")
     assert pool is not None
     assert pool.target_connections == 7
+
+
+async def test_one_that_does_not_lead_says_why_a_wish_is_not_fulfilled(two: tuple[Any, Any]) -> None:
+    first, second = two
+    first.world.provider.trouble = "the provider has no servers in jp"
+    await first.pool(1)
+    for _ in range(2):
+        await first.later(0)
+    await second.reconciler.tick()
+    assert not second.reconciler.leader
+    assert second.reconciler.trouble("jp") == "the provider has no servers in jp"
+    first.world.engine.gone = True
+    await first.reconciler.tick()
+    await second.reconciler.tick()
+    assert second.reconciler.engine_trouble == "Docker does not answer"
+
+
+async def test_users_made_while_docker_is_gone_are_in_the_copy(
+    fleet: Any, registry: Registry, shared_redis: Any
+) -> None:
+    await fleet.settle(registry.epoch)
+    fleet.world.engine.gone = True
+    await fleet.reconciler.tick()
+    await registry.put_user(User(name="alice", password_hash="h"))
+    await fleet.reconciler.tick()
+    assert shared_redis.command("FLUSHALL") == "+OK"
+    fleet.world.engine.gone = False
+    await fleet.settle(registry.epoch)
+    assert set(await registry.users()) == {"alice"}
 
 
 async def _leader(registry: Registry) -> str:

@@ -29,7 +29,7 @@ async def health(port: int) -> dict[str, Any]:
         try:
             async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/health") as answer:
                 found: dict[str, Any] = await answer.json()
-                if found["leader"] or found["redis"] != "ok":
+                if found["redis"] == "down" or (found["leader"] and found["redis"] == "ok"):
                     return found
         except OSError:
             pass

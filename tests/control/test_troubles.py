@@ -37,3 +37,23 @@ async def test_without_redis_it_is_remembered_all_the_same(tmp_path: Path) -> No
     await troubles.note("redis", "does not answer")
     assert troubles.of("redis") == "does not answer"
     await registry.close()
+
+
+async def test_every_instance_can_say_what_the_leader_knows(redis_url: str) -> None:
+    registry = Registry.open(RedisSettings(url=redis_url))
+    leader, other = Troubles(registry), Troubles(registry)
+    await leader.note("jp", "every account is in full use")
+    await leader.share(0.0)
+    await other.follow()
+    assert other.of("jp") == "every account is in full use"
+    await leader.note("jp", "")
+    await leader.share(0.1)
+    await other.follow()
+    assert other.of("jp") == ""
+    await leader.note("us", "no servers")
+    await leader.share(0.2)
+    await other.follow()
+    await other.share(0.3)  # it leads now, and knows nothing of the kind
+    assert other.of("us") == ""
+    assert await registry.troubles() == {}
+    await registry.close()

@@ -40,6 +40,7 @@ NODE = Node(id="jp3f9a1c", country="jp", kind="vpn", machine="m1", status="servi
 Call = Callable[[Registry], Coroutine[Any, Any, Any]]
 READS: dict[str, Call] = {
     "ping": lambda r: r.ping(),
+    "server": lambda r: r.server(),
     "node": lambda r: r.node("jp3f9a1c"),
     "nodes": lambda r: r.nodes(),
     "pool": lambda r: r.pool("jp"),
@@ -52,6 +53,7 @@ READS: dict[str, Call] = {
     "collectors": lambda r: r.collectors(["m1"]),
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
+    "troubles": lambda r: r.troubles(),
     "leader": lambda r: r.leader("reconciler"),
     "snapshot": lambda r: r.snapshot(),
     "usage": lambda r: r.usage(["bob"], "202601"),
@@ -74,6 +76,7 @@ WRITES: dict[str, Call] = {
     "begin_epoch": lambda r: r.begin_epoch(),
     "acquire": lambda r: r.acquire("scorer", "a", 3),
     "release": lambda r: r.release("scorer", "a"),
+    "put_troubles": lambda r: r.put_troubles({"engine": "gone"}),
     "lead": lambda r: r.lead("reconciler", "", "m1:1", 3),
     "publish": lambda r: r.publish("x", "y"),
     "renew_limits": lambda r: r.renew_limits([ASK]),
