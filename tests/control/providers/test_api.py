@@ -1,6 +1,7 @@
 """GET and JSON: whatever an API does ends in an answer or in plain words, and soon."""
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -209,3 +210,23 @@ def test_retry_after_is_a_number_or_a_date(text: str | None, seconds: float) -> 
 @given(st.text(max_size=60), st.floats(0, 4e9))
 def test_any_retry_after_is_between_a_second_and_an_hour(text: str, now: float) -> None:
     assert 1 <= retry_after(text, now) <= 3600
+
+
+JSONLIKE = st.lists(
+    st.sampled_from([b"{", b"}", b"[", b"]", b'"a"', b":", b",", b"1e999", b"NaN", b"\\ud800", b"9" * 99])
+)
+
+
+@given(st.binary(max_size=60) | JSONLIKE.map(b"".join))
+def test_any_bytes_are_a_value_or_refused(body: bytes) -> None:
+    async def read() -> Any:
+        try:
+            return await api._decode(body, "/x", "text/html")
+        except ProviderError as error:
+            return error
+
+    found = asyncio.run(read())
+    if isinstance(found, ProviderError):
+        assert str(found) == "/x answered a web page that is not JSON"
+    else:
+        assert found == json.loads(body) or b"NaN" in body

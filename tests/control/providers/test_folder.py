@@ -3,8 +3,11 @@
 import base64
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from control.providers import ProviderError, folder
 from control.providers.folder import Folder, account_name, scan
@@ -135,6 +138,28 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
     assert scan(tmp_path, second) is not second
     os.unlink(tmp_path / "jp-2.conf")
     assert len(scan(tmp_path, second).entries) == 1
+
+
+PIECES = st.sampled_from([*OPENVPN.encode().splitlines(), *WIREGUARD.encode().splitlines(), b"up x", b"PostUp = x"])
+
+
+@given(
+    st.binary(max_size=200) | st.lists(PIECES | st.binary(max_size=20), max_size=20).map(b"\n".join),
+    st.sampled_from(["jp-1.ovpn", "jp-1.conf", "jp-1.auth", "auth.txt"]),
+)
+def test_any_bytes_are_a_file_or_refused(content: bytes, name: str) -> None:
+    with TemporaryDirectory() as top:
+        put(Path(top) / "jp-0.ovpn", OPENVPN)
+        put(Path(top) / "jp-2.conf", WIREGUARD)
+        put(Path(top) / name, "")
+        (Path(top) / name).write_bytes(content)
+        found = scan(Path(top))
+        names = {entry.name for entry in found.entries}
+        assert "jp-2.conf" in names
+        assert all(len(why) < 400 and "c2VjcmV0" not in why and WG_KEY not in why for why in found.refused)
+        assert len(names) + len(found.refused) == len(
+            [one for one in os.listdir(top) if one.endswith(("ovpn", "conf"))]
+        )
 
 
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
