@@ -1,9 +1,11 @@
 """The `vpnexit` command: starts processes, and asks the control API.
 
-Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage or configuration.
+What goes wrong ends in one line on standard error, and an exit code: see `_EPILOG`.
 """
 
 import asyncio
+import errno
+import io
 import os
 import sys
 from collections.abc import Coroutine
@@ -13,30 +15,42 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from deploy import fleet_commands
 from deploy.api_client import ApiError
 from deploy.checks import UpError
+from deploy.commands import doctor, events, nodes, overview, pools, tokens, users
+from deploy.commands.ask import FLEET, Config
+from deploy.commands.output import harmless, note
 from deploy.config import ConfigError, Settings, load
-from deploy.fleet_commands import Config
 from health import logs
 from health.process import follow_parent
 
+LONGEST_ARGUMENT = 4096  # PATH_MAX (Linux); nothing that is meant is longer
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 refused by the API, or failed; 2 wrong usage or configuration; 3 the API was not reached; "
+    "130 ended by Ctrl-C."
+)
+_PROCESSES = "Processes"
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="A proxy in front of VPN exits in many countries.",
+    epilog=_EPILOG,
 )
-app.add_typer(fleet_commands.nodes, name="nodes")
-app.add_typer(fleet_commands.pools, name="pools")
-app.add_typer(fleet_commands.users, name="users")
+for topic, name in ((nodes, "nodes"), (pools, "pools"), (users, "users"), (tokens, "tokens")):
+    app.add_typer(topic.app, name=name, rich_help_panel=FLEET)
+overview.add_to(app)
+events.add_to(app)
+doctor.add_to(app)
 
 
 class ProcessError(Exception):
     """A process could not go on; the text is one line."""
 
 
-@app.command()
+@app.command(rich_help_panel="On one machine")
 def up(
     country: Annotated[
         str | None, typer.Option(help="the country this machine counts as (default: zz, which is none)")
@@ -59,7 +73,7 @@ def up(
     embedded.up(embedded.Options(config, country, state_dir, redis))
 
 
-@app.command()
+@app.command(rich_help_panel=_PROCESSES)
 def gateway(
     config: Config = None,
     plan_to: Annotated[int | None, typer.Option(hidden=True, help="only write the plan to this descriptor")] = None,
@@ -80,7 +94,7 @@ def gateway(
             out.write(plan)
 
 
-@app.command()
+@app.command(rich_help_panel=_PROCESSES)
 def control(config: Config = None) -> None:
     """The API, and what keeps the fleet as wished."""
     from control import main as control_main
@@ -92,7 +106,7 @@ def control(config: Config = None) -> None:
         raise ProcessError(str(error)) from None
 
 
-@app.command()
+@app.command(rich_help_panel=_PROCESSES)
 def collector(config: Config = None) -> None:
     """Asks this machine's agents once a second and writes samples."""
     from health import collector as process
@@ -101,13 +115,34 @@ def collector(config: Config = None) -> None:
     _run(process.run(settings.collector, settings.redis, settings.control.machine))
 
 
-@app.command()
+@app.command(rich_help_panel=_PROCESSES)
 def scorer(config: Config = None) -> None:
     """Turns samples into scores; of several, one leads."""
     from health import scorer as process
 
     settings = _start(config)
     _run(process.run(settings.scorer, settings.redis))
+
+
+@app.command(rich_help_panel="On one machine", epilog="Example: vpnexit image --config /etc/vpnexit.toml")
+def image(
+    tag: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name. Without it, control.image of the configuration.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="NAME", help="A Debian 12 to build on; pulled where it is missing.")
+    ] = "debian:bookworm-slim",
+    config: Config = None,
+) -> None:
+    """Build the image of the exits, with the Docker Engine they are to run on."""
+    from deploy.exit.build import BuildError
+    from deploy.exit.command import build
+
+    settings = load(config)
+    try:
+        build(settings.control.docker_host, tag or settings.control.image, base, note)
+    except BuildError as error:
+        raise ProcessError(str(error)) from None
 
 
 def _start(config: Path | None) -> Settings:
@@ -130,34 +165,64 @@ def _add_lab() -> None:
     except ModuleNotFoundError as error:
         missing = error.name
 
-        @app.command(name="lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+        @app.command(
+            name="lab",
+            rich_help_panel="On one machine",
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )
         def without_lab() -> None:
             """Three countries in Docker, without credentials or Internet."""
             raise ProcessError(f"the lab needs the Python package {missing}: install it with `make lab`")
     else:
-        app.add_typer(lab, name="lab")
+        app.add_typer(lab, name="lab", rich_help_panel="On one machine")
 
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no umlauts is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    _check_arguments(sys.argv[1:])
+    try:
+        try:
+            _run_app()
+        finally:
+            sys.stdout.flush()  # else what cannot be written is a traceback at the interpreter's end
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"cannot write to standard output: {error.strerror}", 1)
+
+
+def _run_app() -> None:
     if sys.argv[1:2] in (["lab"], ["--help"], []):
         _add_lab()
     try:
-        app()
+        app(prog_name="vpnexit")
     except ConfigError as error:
         _fail(f"wrong configuration: {error}", 2)
     except UpError as error:
         for line in str(error).splitlines():
             print(f"vpnexit: {line}", file=sys.stderr)
         sys.exit(2)
-    except (ApiError, ProcessError) as error:
+    except ApiError as error:
+        _fail(str(error), error.exit_code)
+    except ProcessError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
 
 
+def _check_arguments(arguments: list[str]) -> None:
+    for number, argument in enumerate(arguments, 1):
+        if len(argument) > LONGEST_ARGUMENT:
+            _fail(f"argument {number} is {len(argument):,} characters long: at most {LONGEST_ARGUMENT:,}", 2)
+
+
 def _fail(text: str, code: int) -> None:
-    print(f"vpnexit: {text}", file=sys.stderr)
+    print(f"vpnexit: {harmless(text)}", file=sys.stderr)
     sys.exit(code)
 
 

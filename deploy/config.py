@@ -20,7 +20,7 @@ from deploy.environment import ConfigError, read_environment, suggest, variable,
 from gateway.config import GatewaySettings
 from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
 
-__all__ = ["ConfigError", "Settings", "load", "variable"]
+__all__ = ["ConfigError", "Settings", "is_placeholder", "load", "variable"]
 
 _SECRET_NAME = re.compile(r"(password|secret|token|key)$")
 _PLACEHOLDER = re.compile(
@@ -77,9 +77,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _real_secrets(self) -> Self:
         for key, secret in _secrets(self, ""):
-            if not secret or _PLACEHOLDER.fullmatch(secret):
+            if is_placeholder(secret):
                 raise ValueError(f"{key}: this is a placeholder, not a secret: put a random one there")
         return self
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether nobody can have meant `secret` as one."""
+    return not secret or _PLACEHOLDER.fullmatch(secret) is not None
 
 
 def load(file: Path | None = None) -> Settings:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -51,14 +52,31 @@ def _explain(error: OSError, host: str, port: int) -> str:
 
 def holder(host: str, port: int) -> str:
     """The program that listens there, as `name (process 123)`; empty where that may not be seen."""
+    for process in _holding(host, port):
+        try:
+            return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:
+            continue
+    return ""
+
+
+def holder_command(host: str, port: int) -> tuple[str, ...]:
+    """The command line of the program that listens there; empty where that may not be seen."""
+    for process in _holding(host, port):
+        try:
+            words = (process / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        except OSError:
+            continue
+        return tuple(word.decode(errors="replace") for word in words)
+    return ()
+
+
+def _holding(host: str, port: int) -> Iterator[Path]:
+    """The directories in /proc of the processes that have a socket listening there."""
     inodes = {f"socket:[{inode}]" for inode in _listening(host, port)}
     for process in Path("/proc").iterdir():
         if inodes and process.name.isdigit() and _has_one(process, inodes):
-            try:
-                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
-            except OSError:
-                continue
-    return ""
+            yield process
 
 
 def _listening(host: str, port: int) -> list[str]:

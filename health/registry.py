@@ -142,6 +142,16 @@ class Registry:
         async with self._call():
             await self._redis.ping()
 
+    async def server(self) -> dict[str, str]:
+        """What the server says of itself: INFO, and of its configuration (where it may be read) what is saved when."""
+        async with self._call():
+            found = {str(name): str(value) for name, value in (await self._redis.info()).items()}
+        with contextlib.suppress(RegistryError):  # CONFIG is closed on servers that somebody else runs
+            async with self._call():
+                saved = await self._redis.config_get("save")
+            return found | {str(name): str(value) for name, value in saved.items()}
+        return found
+
     # nodes
 
     async def put_node(self, node: Node) -> None:

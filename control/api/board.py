@@ -1,7 +1,8 @@
 """The fleet as the API shows it, kept ready to be sent.
 
 Read again when an event says that something changed, and at the latest after MAX_AGE_S (samples change without an
-event). Nothing is remembered while no events are heard. Readers of one moment wait for one read together.
+event, scores with one every second). Nothing is remembered while no events are heard. Readers of one moment wait for
+one read together.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from control.fleet import Fleet
 from health.model import Node, Sample
 from health.registry import Registry, Snapshot
 
-MAX_AGE_S = 1.0
+MAX_AGE_S = 2.0
 QUIET = frozenset({"audit", "user", "token"})  # what does not show in here
 _PACKED_FROM = 1024
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,72 @@ def vpnexit(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
 def test_help_names_every_command() -> None:
     done = vpnexit("--help")
     assert done.returncode == 0
-    for command in ("up", "gateway", "control", "collector", "scorer", "lab", "nodes", "pools", "users"):
+    processes, topics = (
+        ("up", "gateway", "control", "collector", "scorer", "lab"),
+        ("nodes", "pools", "users", "tokens"),
+    )
+    for command in (*processes, *topics, "countries", "best", "stats", "events", "doctor", "image"):
         assert f" {command} " in done.stdout
+    codes = "0 done; 1 refused by the API, or failed; 2 wrong usage or configuration; 3 the API was not reached"
+    assert codes in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    done = vpnexit(_VPNEXIT_COMPLETE=f"source_{shell}")
+    assert done.returncode == 0, done.stderr
+    assert "vpnexit" in done.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nodes", "show", "x" * 100_000], "argument 3 is 100,000 characters long: at most 4,096"),
+        (["nodes", "show", "x" * 4000], "letters, digits, dots, dashes and underscores only"),
+        (["nodes", "show", "jp\udcff\x1b[2J"], "letters, digits, dots, dashes and underscores only"),
+        (["no\udcff\x1b[2Jnsense"], "No such command"),
+        (["nodes", "list", "--no\udcff=\x1b[2J"], "No such option"),
+        (["pools", "scale", "jp", "9" * 4000], "Input should be less than or equal to 1000"),
+        (["nodes", "start", "jp", "--city", "\udcff"], "printable characters"),
+    ],
+)
+def test_odd_arguments_are_refused_in_words(words: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "admin.password").write_text("x")
+    done = vpnexit(*words, VPNEXIT_STATE_DIR=str(tmp_path), VPNEXIT_API="127.0.0.1:1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "\x1b" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["nodes", "--help"], ["doctor", "--json"]])
+def test_a_full_disk_and_a_reader_that_left(words: list[str]) -> None:
+    def run(stdout: Any) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "deploy.cli", *words]
+        return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+    with open("/dev/full", "w") as full:
+        done = run(full)
+    assert done.returncode == 1
+    assert done.stderr == "vpnexit: cannot write to standard output: No space left on device\n"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = run(pipe)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:
+    done = vpnexit(
+        "doctor", "--quiet", VPNEXIT_STATE_DIR=str(tmp_path), PYTHONIOENCODING="ascii", VPNEXIT_REDIS__URL="unix:///x"
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "redis: unix:///x does not answer" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["gateway", "control", "collector", "scorer"])
@@ -46,6 +111,13 @@ def test_missing_configuration_file() -> None:
         "vpnexit: wrong configuration: cannot read the configuration file /nonexistent.toml: "
         "No such file or directory\n"
     )
+
+
+def test_an_image_without_docker(tmp_path: Path) -> None:
+    done = vpnexit("image", "--tag", "exit", VPNEXIT_CONTROL__DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert done.stderr.startswith("vpnexit: Docker could not build exit: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_unknown_command_is_exit_code_2() -> None:

@@ -34,6 +34,14 @@ def test_taken_names_the_holder(host: str) -> None:
     assert ports.fault(f"127.0.0.1:{port}") == ""
 
 
+def test_the_holders_command_line() -> None:
+    mine = tuple(Path("/proc/self/cmdline").read_text().rstrip("\0").split("\0"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert ports.holder_command("127.0.0.1", port) == mine
+    assert ports.holder_command("127.0.0.1", port) == ()
+
+
 def test_another_address_is_another_listener() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from health.config import RedisSettings
 from health.model import Node, Pool, Sample, Score, Token, Tunnel, User
 from health.registry import PREFIX, Registry, RegistryError, Snapshot, StaleVersionError
 
@@ -24,6 +25,17 @@ def score(node: str = "jp3f9a1c") -> Score:
 
 async def test_ping(registry: Registry) -> None:
     await registry.ping()
+
+
+async def test_what_the_server_says_of_itself(redis_server: Any) -> None:
+    registry = Registry.open(RedisSettings(url=redis_server.url))
+    try:
+        said = await registry.server()
+        assert (said["role"], said["maxmemory_policy"], said["save"]) == ("master", "noeviction", "")
+        assert redis_server.command("ACL", "SETUSER", "default", "-config") == "+OK"
+        assert "save" not in await registry.server()
+    finally:
+        await registry.close()
 
 
 async def test_nodes_are_put_read_and_deleted(registry: Registry, raw: Any, make_node: MakeNode) -> None:

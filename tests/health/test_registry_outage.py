@@ -40,6 +40,7 @@ NODE = Node(id="jp3f9a1c", country="jp", kind="vpn", machine="m1", status="servi
 Call = Callable[[Registry], Coroutine[Any, Any, Any]]
 READS: dict[str, Call] = {
     "ping": lambda r: r.ping(),
+    "server": lambda r: r.server(),
     "node": lambda r: r.node("jp3f9a1c"),
     "nodes": lambda r: r.nodes(),
     "pool": lambda r: r.pool("jp"),

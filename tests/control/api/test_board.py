@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from control.api.board import Board, Body, joined
+from control.api.board import MAX_AGE_S, Board, Body, joined
 from control.api.feed import Feed
 from health.model import Node, NodeKind, NodeStatus
 from health.registry import Registry
@@ -53,7 +53,7 @@ async def test_it_is_read_once_while_nothing_changes(board: Board, clock: Clock)
     assert await board.picture() is first
     assert await asyncio.gather(*(board.picture() for _ in range(50))) == [first] * 50
     assert board.readings == 1
-    clock.now = 1.1
+    clock.now = MAX_AGE_S + 0.1
     assert await board.picture() is not first
     assert board.readings == 2
 

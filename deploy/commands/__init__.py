@@ -1,0 +1,1 @@
+"""The commands that ask the control API, a file for each topic."""
