@@ -50,12 +50,16 @@ class Leadership:
         self._machine = machine
         self._lease = lease
         self._lock = asyncio.Lock()
+        self._held = ""
         self.term: Term | None = None
 
     async def renew(self) -> Term | None:
-        """Take the lead or keep it, if nobody else has it. Raises RegistryError, and leads no longer then."""
+        """Take the lead or keep it, if nobody else has it.
+
+        Raises RegistryError, and does not lead then; the term goes on if the lease outlasts the outage.
+        """
         async with self._lock:
-            held = self.term.name if self.term is not None else ""
+            held = self._held
             fresh = f"{self._machine}:{secrets.token_hex(6)}"
             try:
                 name = await self._registry.lead(ROLE, held, fresh, self._lease)
@@ -63,22 +67,23 @@ class Leadership:
                 self.term = None
                 raise
             if name != held:
+                log.info("leading" if name else "not_leading", term=name, was=held)
+            if name != held or self.term is None:
                 self.term = Term(self._registry, name) if name else None
-                if name or held:
-                    log.info("leading" if name else "not_leading", term=name, was=held)
+            self._held = name
             return self.term
 
     async def keep(self) -> None:
         """Renew a lease that is held, four times in its duration, until cancelled: a slow round must not lose it."""
         while True:
             await asyncio.sleep(self._lease / 4)
-            if self.term is not None:
+            if self._held:
                 with contextlib.suppress(RegistryError):
                     await self.renew()
 
     async def resign(self) -> None:
         """Give the lease back. Raises RegistryError."""
         async with self._lock:
-            term, self.term = self.term, None
-            if term is not None:
-                await self._registry.release(ROLE, term.name)
+            held, self._held, self.term = self._held, "", None
+            if held:
+                await self._registry.release(ROLE, held)

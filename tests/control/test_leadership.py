@@ -14,8 +14,9 @@ import pytest
 from control.engine import NameTakenError
 from control.leadership import ROLE, Leadership, LostLeadError, alone
 from deploy import ports
+from health.config import RedisSettings
 from health.model import Node, NodeStatus, User
-from health.registry import Registry
+from health.registry import Registry, RegistryError
 
 LEASE = 0.5
 CONTROL = """
@@ -91,6 +92,24 @@ async def test_the_lease_is_kept_while_a_round_takes_long(registry: Registry) ->
     finally:
         keeping.cancel()
     assert one.term is term
+
+
+async def test_a_redis_that_is_silent_for_a_moment_costs_nobody_the_lead(redis_server: Any) -> None:
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=0.1))
+    one = Leadership(registry, "m1", 5.0)
+    before = await one.renew()
+    assert before is not None
+    redis_server.pause()
+    with pytest.raises(RegistryError):
+        await one.renew()
+    assert one.term is None
+    redis_server.resume()
+    after = await until(one.renew)
+    assert after.name == before.name
+    await before.check()
+    await one.resign()
+    assert await registry.leader(ROLE) == ""
+    await registry.close()
 
 
 async def _free(registry: Registry) -> bool:
