@@ -132,12 +132,16 @@ PLACES = {
     )
 }
 
+# One more in each country than its pool wishes: a node is replaced before it is stopped.
 # NordVPN's host names say `uk` where ISO 3166-1 says GB.
 SERVERS = (
     VpnServer("jp1", "jp", "198.18.10.11", "198.19.10.11", "10.5.0.1/16", 12),
     VpnServer("jp2", "jp", "198.18.10.12", "198.19.10.12", "10.5.0.1/16", 18),
+    VpnServer("jp3", "jp", "198.18.10.13", "198.19.10.13", "10.5.0.1/16", 25),
     VpnServer("us1", "us", "198.18.10.21", "198.19.10.21", "10.8.1.1/24", 21),
+    VpnServer("us2", "us", "198.18.10.22", "198.19.10.22", "10.8.1.1/24", 33),
     VpnServer("uk1", "gb", "198.18.10.31", "198.19.10.31", "10.8.2.1/24", 15),
+    VpnServer("uk2", "gb", "198.18.10.32", "198.19.10.32", "10.8.2.1/24", 30),
 )
 
 

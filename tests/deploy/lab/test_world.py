@@ -8,8 +8,8 @@ from health.model import Protocol
 def test_every_place_has_enough_servers_of_its_protocol() -> None:
     for country, place in world.PLACES.items():
         assert country == countries.normalise(country)
-        # One WireGuard key cannot be live twice on one server, and control gives a server to one node at a time.
-        assert len(world.egresses(country)) >= place.nodes
+        # Control gives a server to one node at a time: one more, and a node can be replaced before it is stopped.
+        assert len(world.egresses(country)) > place.nodes
 
 
 def test_addresses_are_the_labs_own_and_used_once() -> None:

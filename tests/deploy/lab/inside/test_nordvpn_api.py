@@ -38,11 +38,11 @@ async def _hosts(client: Client, query: str) -> list[str]:
 
 
 async def test_recommendations_are_filtered_and_the_least_loaded_first(client: Client) -> None:
-    assert await _hosts(client, "") == ["jp1", "uk1", "jp2", "us1"]
+    assert await _hosts(client, "") == ["jp1", "uk1", "jp2", "us1", "jp3", "uk2", "us2"]
     assert await _hosts(client, "limit=1") == ["jp1"]
-    assert await _hosts(client, "filters[country_id]=108") == ["jp1", "jp2"]
-    assert await _hosts(client, "filters[servers_technologies][identifier]=openvpn_tcp") == ["uk1"]
-    assert await _hosts(client, "filters[servers_technologies][id]=35") == ["jp1", "jp2"]
+    assert await _hosts(client, "filters[country_id]=108") == ["jp1", "jp2", "jp3"]
+    assert await _hosts(client, "filters[servers_technologies][identifier]=openvpn_tcp") == ["uk1", "uk2"]
+    assert await _hosts(client, "filters[servers_technologies][id]=35") == ["jp1", "jp2", "jp3"]
     assert await _hosts(client, "filters[country_id]=108&filters[servers_technologies][identifier]=openvpn_udp") == []
     assert (await client.get("/v1/servers/recommendations?limit=x")).status == 400
 
@@ -102,7 +102,7 @@ async def test_a_test_changes_the_world_by_writing_it(client: Client, file: Path
     file.write_text(json.dumps(told))
     refused = await client.get(CREDENTIALS, headers=basic("token", told["accounts"][0]["token"]))
     assert refused.status == 403
-    assert await _hosts(client, "filters[country_id]=108") == ["jp2"]
+    assert await _hosts(client, "filters[country_id]=108") == ["jp2", "jp3"]
     assert await _hosts(client, "limit=1") == ["jp2"]
 
 
