@@ -32,11 +32,15 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             backoff=backoff or Backoff(first=0.01),
             alone=lambda: not any(child.listening for child in generation.children),
             on_end=ended.append,
+            failures=lambda: [("c0000201", 1.0, 0.0)],
+            on_guess=lambda teller, word: guesses.append((teller, word)),
         )
         made.append(generation)
         return generation
 
     ended: list[Child] = []
+    guesses: list[tuple[Child, object]] = []
+    one.guesses = guesses  # type: ignore[attr-defined]
     one.ended = ended  # type: ignore[attr-defined]
     yield one
     for generation in made:
