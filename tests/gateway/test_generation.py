@@ -132,3 +132,12 @@ async def test_retiring_ends_the_wait_for_a_restart(make: Make) -> None:
     generation.retire(signal.SIGTERM)
     async with asyncio.timeout(5):
         await generation.ended()
+
+
+async def test_workers_are_told_of_failures_and_tell_of_guesses(make: Make) -> None:
+    generation = make(1, guess=["c0000202", 1])
+    await generation.serve()
+    await generation.until_ready()
+    (child,) = generation.children
+    assert child._state["failures"] == [["c0000201", 1.0, 0.0]]
+    assert make.guesses == [(child, ["c0000202", 1])]  # type: ignore[attr-defined]
