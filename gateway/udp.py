@@ -20,6 +20,7 @@ from gateway.wire import socks_udp
 from gateway.wire.base import WireError
 from health.reasons import Reason
 
+NEARLY_IDLE = 0.5  # the share of the idle time after which the end of the far side is nobody's fault
 TURNS = 32  # datagrams in a row before the others get their turn
 
 
@@ -64,11 +65,16 @@ class Association:
         self._watch(near, self._receive_up)
         for sock in far.sockets:
             self._watch(sock, partial(self._receive_down, sock))
-        far.begin(self._send_held, self.abort)
+        far.begin(self._send_held, self._lost)
 
     def abort(self) -> None:
         """The node went away. Idempotent."""
         self._end(Reason.NODE_LOST)
+
+    def _lost(self) -> None:
+        """The far side has ended. An upstream may be the first to find that nothing passes any more."""
+        idle = self._loop.time() - self._last > self._idle * NEARLY_IDLE
+        self._end(Reason.IDLE_TIMEOUT if idle else Reason.NODE_LOST)
 
     def close(self) -> None:
         """Stop, and close every socket. Idempotent; `ended` is not called."""

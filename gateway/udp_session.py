@@ -149,9 +149,10 @@ def _names(sock: socket.SocketType) -> tuple[Peer, Peer]:
 
 def _advertised(session: Session) -> IPv4Address | IPv6Address:
     version = session.source.version
-    for address in session.worker.settings.udp_advertise:
-        if address.version == version:
-            return address
+    addresses = [address for address in session.worker.settings.udp_advertise if address.version == version]
+    if addresses:
+        dialled = session.destination[0]  # another machine's gateway takes no address but the one it knows
+        return dialled if dialled in addresses else addresses[0]
     detail = f"UDP ASSOCIATE beyond loopback needs gateway.udp_advertise with an IPv{version} address"
     raise WireError(Reason.COMMAND_UNSUPPORTED, detail)
 

@@ -388,7 +388,8 @@ async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, 
     first = free_udp_port()
     gateway = gateways(
         trusted_proxies=["127.0.0.1/32"],
-        udp_advertise=["2001:db8::77", "127.0.0.5"],  # one that is forwarded to this machine, and one of its own
+        # One that is forwarded to this machine, and two of its own.
+        udp_advertise=["2001:db8::77", "127.0.0.5", "127.0.0.6"],
         udp_ports=f"{first}-{min(first + 20, 65535)}",
     )
     jp = exits("jp000001")
@@ -396,6 +397,7 @@ async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, 
     await asyncio.to_thread(wait_for, lambda: direct(gateway), what="serving")
     for header, source, told, reached in (
         (HEADER, "127.0.0.9", "127.0.0.5", "127.0.0.5"),
+        (HEADER.replace(b"127.0.0.8", b"127.0.0.6"), "127.0.0.9", "127.0.0.6", "127.0.0.6"),
         (HEADER_6, "::1", "2001:db8::77", "::1"),
     ):
         with Client(gateway, first=header, source=source) as client:

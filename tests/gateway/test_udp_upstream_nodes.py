@@ -100,7 +100,9 @@ async def test_datagrams_leave_through_a_real_socks5_server(registry: Registry, 
         assert "2 dropped up (target_forbidden)" in str(ended(gateway, "target_forbidden"))
 
 
-async def other_machine(registry: Registry, gateways: Gateways, jp: Exit, tmp_path: Path) -> tuple[Gateway, str]:
+async def other_machine(
+    registry: Registry, gateways: Gateways, jp: Exit, tmp_path: Path, **settings: object
+) -> tuple[Gateway, str]:
     """A gateway of another machine, which asks for passwords, with an exit in Japan."""
     hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
     await registry.put_user(User(name=USER, password_hash=hashed))
@@ -108,7 +110,7 @@ async def other_machine(registry: Registry, gateways: Gateways, jp: Exit, tmp_pa
     node = await registry.node(jp.id)
     assert node is not None
     await registry.put_node(node.model_copy(update={"machine": THERE}))
-    there = gateways(machine=THERE, require_auth=True)
+    there = gateways(machine=THERE, require_auth=True, **settings)
     proxy = f"http://{USER}:{PASSWORD}@127.0.0.1:{there.port}"
     await asyncio.to_thread(wait_for, lambda: jp.id in curl("-x", proxy, INTERNAL).stdout)
     url = f"socks5://{USER}@127.0.0.1:{there.port}"
@@ -175,6 +177,19 @@ async def test_an_association_ends_with_its_upstream(registry: Registry, gateway
     assert ended(gateway, "node_lost")["fault"] == "node"
     with Client(gateway) as client:
         assert client.code == 1
+
+
+async def test_an_idle_end_over_there_is_nobodys_fault(
+    exits: Exits, registry: Registry, gateways: Gateways, tmp_path: Path
+) -> None:
+    there, url = await other_machine(registry, gateways, exits("jp000001"), tmp_path, udp_idle_timeout=1)
+    gateway = gateways(machines={THERE: url}, upstream_passwords=str(tmp_path), udp_idle_timeout=1.5)
+    await until_served(gateway, "jp000001")
+    with await asyncio.to_thread(Client, gateway) as client:
+        assert (await asyncio.to_thread(client.ask, at(LOCAL, 7), b"x"))[1] == b"x"
+        assert await asyncio.to_thread(client.ended)
+    for one in (there, gateway):
+        assert ended(one, "idle_timeout")["fault"] == "none"
 
 
 async def test_many_associations_through_an_upstream_leave_nothing_behind(
