@@ -107,6 +107,7 @@ class UpstreamLink(Link):
                 channel = await self._connect(poller)
                 await self._ask(channel, talk, None)
                 try:
+                    keep_alive(channel.sock)
                     datagrams = await self._connected_to(await self._relay(talk.bound, channel))
                 except BaseException:
                     channel.close()
@@ -114,9 +115,7 @@ class UpstreamLink(Link):
         except (LinkError, OSError) as error:
             self._login = None
             raise LinkError(_told(error)) from None
-        control = channel.hand_over()
-        keep_alive(control)
-        return Relay(datagrams, control)
+        return Relay(datagrams, channel.hand_over())
 
     async def resolve(self, name: str) -> tuple[str, ...]:
         """Never here: names are handed on."""
