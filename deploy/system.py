@@ -19,6 +19,7 @@ WANTED = {
     "git": "git",
     # Upstreams of the gateway (tests/gateway).
     "microsocks": "microsocks",
+    "danted": "dante-server",
     "squid": "squid",
     "tinyproxy": "tinyproxy",
     # Clients of the proxy (tests/clients).

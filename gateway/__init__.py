@@ -12,5 +12,6 @@ dial       chooses a node (`pools`: from its `roster`, by `balance`, a session's
            target (`targets`, `ourselves`), connects with a socket of the node's link (`links`, `stock`, `upstream`)
 relay      carries the bytes, on `poller`; `channel` is a socket that can be awaited until then; `sweep` looks after
            long tunnels, `deadlines` after what takes too long
-udp        carries the datagrams of a SOCKS5 association that `udp_session` set up; `destinations` judges where they go
+udp        carries the datagrams of a SOCKS5 association that `udp_session` set up; `udp_far` is the node's side of it,
+           where `destinations` judges where they go
 """

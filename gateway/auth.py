@@ -4,9 +4,10 @@ The expensive hash is paid once per user, password and process; after that a key
 An unknown user costs the same work as a wrong password. One thread hashes; a short queue, then log-ins are refused,
 since guesses must not take the cores away from traffic (19 MiB and t=2 a guess, OWASP password storage cheat sheet).
 
-Failed log-ins are slowed per address and worker, never per user: nobody can lock a user out. Verified credentials are
-never slowed, from any address; the price is that a slowed address still learns whether a guess is a password that
-this process has verified already. Short passwords are therefore not saved by the slowing.
+Failed log-ins are slowed per address, never per user: nobody can lock a user out. All workers of a gateway count them
+together (`tell`, `hear`); a guess at one counts at the others a moment after its hash. Verified credentials are never
+slowed, from any address; the price is that a slowed address still learns whether a guess is a password that this
+process has verified already. Short passwords are therefore not saved by the slowing.
 """
 
 import asyncio
@@ -16,14 +17,14 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway.guesses import Guesses, block_of
+from gateway.guesses import Entry, Guesses, Word, block_of
 from gateway.wire.base import Address, WireError
 from health.model import User
 from health.reasons import Reason
@@ -35,11 +36,21 @@ V = TypeVar("V")
 
 
 class Authenticator:
-    """Checks passwords for one worker. `clock` gives monotonic seconds."""
+    """Checks passwords for one worker.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` gives monotonic seconds; `tell` takes what the other workers should `hear`, `failures` is what they know.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[Word], None] = lambda word: None,
+        failures: Sequence[Entry] = (),
+    ) -> None:
         self._clock = clock
+        self._tell = tell
         self._guesses = Guesses()
+        self._guesses.load(failures, clock())
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._key = secrets.token_bytes(32)
@@ -76,6 +87,10 @@ class Authenticator:
             return False
         return self._guesses.wait(source, self._clock()) > 0
 
+    def hear(self, word: Word) -> None:
+        """What another worker tells."""
+        self._guesses.hear(word, self._clock())
+
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -83,28 +98,36 @@ class Authenticator:
         # A browser opens many connections at once with the same password: they wait for one hash together.
         running = self._running.get(proof)
         if running is None or self._guesses.wait(source, self._clock()):
-            self._may_guess(source)
+            told = self._may_guess(source)
             running = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, stored, password)
             self._running[proof] = running
-            running.add_done_callback(lambda done: self._settle(proof, source, done))
+            running.add_done_callback(lambda done: self._settle(proof, source, told, done))
         return await asyncio.shield(running)
 
-    def _may_guess(self, source: Address) -> None:
+    def _may_guess(self, source: Address) -> bool:
+        """Count a guess; True when the others were told already. Raises WireError."""
         now = self._clock()
-        wait = self._guesses.wait(source, now)
+        wait = math.ceil(self._guesses.wait(source, now))
         if wait:
-            raise WireError(
-                Reason.AUTH_SLOWED,
-                f"too many failed log-ins from this address: try again in {math.ceil(wait)} s",
-            )
+            detail = f"too many failed log-ins from this address: try again in {wait} s"
+            raise WireError(Reason.AUTH_SLOWED, detail, retry_after=wait)
         if len(self._running) >= QUEUE:
-            raise WireError(Reason.AUTH_BUSY, "too many log-ins at once: try again in a second")
-        self._guesses.begin(source, now)
+            raise WireError(Reason.AUTH_BUSY, "too many log-ins at once: try again in a second", retry_after=1)
+        tell = self._guesses.begin(source, now)
+        if tell:
+            self._tell((block_of(source), 1))
+        return tell
 
-    def _settle(self, proof: bytes, source: Address, done: "asyncio.Future[bool]") -> None:
+    def _settle(self, proof: bytes, source: Address, told: bool, done: "asyncio.Future[bool]") -> None:
         self._running.pop(proof, None)
-        if not done.cancelled() and done.exception() is None and done.result():
+        if done.cancelled():
+            return
+        if done.exception() is None and done.result():
             self._guesses.succeeded(source)
+            if told:
+                self._tell((block_of(source), -1))
+        elif not told:
+            self._tell((block_of(source), 1))
 
     def _verify(self, stored: str, password: str) -> bool:
         try:

@@ -1,8 +1,9 @@
 """One worker process, as its supervisor sees it: started, asked for its numbers, told to end.
 
 They talk over a pair of connected sockets. First the supervisor says what the worker needs to know (`plan`); after
-that every line it sends asks for the worker's state, and every line from the worker is its state, which it also sends
-about once a second. Knows nothing of why a worker is started or ended.
+that every empty line it sends asks for the worker's state, and every line from the worker is its state, which it also
+sends about once a second. Besides, either may send a `guess`: a word about a log-in that failed, for all workers.
+Knows nothing of why a worker is started or ended.
 """
 
 import asyncio
@@ -13,16 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from gateway import metrics
+from gateway.guesses import Entry, Word, write_word
 from gateway.metrics import Counters
 from health.process import tie_to_parent
 
 LINE_LIMIT = 64 * 1024 * 1024
 # A worker that has not said anything for so long hangs.
 SILENT_S = 10.0
+UNREAD_BYTES = 65536  # words that wait for a worker; one that does not read misses the rest
 
 
 class ChildError(Exception):
@@ -33,18 +36,34 @@ class Child:
     """A worker. Made by `start`."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_guess: "OnGuess",
     ) -> None:
         self._process = process
         self._writer = writer
+        self._on_guess = on_guess
         self._state: dict[str, Any] = {}
         self._heard_at = self._started_at = time.monotonic()
         self._news = asyncio.Event()
         self._reading = asyncio.create_task(self._read(reader), name=f"state of {process.pid}")
 
     @classmethod
-    async def start(cls, worker: Any, sockets: Mapping[str, socket.socket], *, alone: bool) -> Self:
-        """A new process that inherits `sockets` and is told what `plan` made for it. Raises OSError."""
+    async def start(
+        cls,
+        worker: Any,
+        sockets: Mapping[str, socket.socket],
+        *,
+        alone: bool,
+        failures: Sequence[Entry] = (),
+        on_guess: "OnGuess" = lambda teller, said: None,
+    ) -> Self:
+        """A new process that inherits `sockets` and is told what `plan` made for it, and of `failures` to log in.
+
+        `on_guess` takes every word of it about a guess, unread. Raises OSError.
+        """
         ours, theirs = socket.socketpair()
         parent = os.getpid()
         inherited = [sock.fileno() for sock in sockets.values()]
@@ -63,9 +82,9 @@ class Child:
                 ours.close()
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT)
-        told = {"worker": worker, "sockets": inherited, "alone": alone}
+        told = {"worker": worker, "sockets": inherited, "alone": alone, "failures": failures}
         writer.write(json.dumps(told).encode() + b"\n")
-        return cls(process, reader, writer)
+        return cls(process, reader, writer, on_guess)
 
     @property
     def pid(self) -> int:
@@ -117,6 +136,11 @@ class Child:
             self._writer.write(b"\n")
             await self._news.wait()
 
+    def tell(self, word: Word) -> None:
+        """A word about a guess. Lost on one that has ended or does not read."""
+        if not self._reading.done() and self._writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+            self._writer.write(json.dumps({"guess": write_word(word)}).encode() + b"\n")
+
     async def until_ready(self) -> None:
         """Wait until it accepts clients and knows where to send them. Raises ChildError when it ends before."""
         while not self.ready:
@@ -141,13 +165,22 @@ class Child:
         try:
             while line := await reader.readline():
                 if line.endswith(b"\n"):
-                    self._state = json.loads(line)
-                    self._heard_at = time.monotonic()
-                    self._news.set()
+                    self._take(json.loads(line))
         except (OSError, ValueError):
             pass
         finally:
             self._news.set()
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "guess" in said:
+            self._on_guess(self, said["guess"])
+            return
+        self._state = said
+        self._heard_at = time.monotonic()
+        self._news.set()
+
+
+OnGuess = Callable[[Child, object], None]
 
 
 def _before_exec(parent: int) -> None:

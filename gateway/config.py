@@ -89,7 +89,8 @@ class GatewaySettings(BaseModel):
     udp_advertise: tuple[AdvertisedAddress, ...] = Field(
         default=(),
         description="where clients beyond loopback send SOCKS5 datagrams to: this machine's own address or the one that"
-        " is forwarded to it, one per address family; without it UDP ASSOCIATE is refused to them",
+        " is forwarded to it; of several in one family the one a client dialled, else the first; without it UDP"
+        " ASSOCIATE is refused to them",
     )
     udp_ports: PortRange | None = Field(
         default=None, description="the ports for those datagrams, for a firewall: first-last; any free port without it"

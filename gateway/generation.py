@@ -8,10 +8,11 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
-from gateway.child import Child
+from gateway.child import Child, OnGuess
+from gateway.guesses import Entry
 from gateway.plan import Plan
 from health.process import Backoff
 
@@ -30,7 +31,8 @@ class Phase(Enum):
 
 
 class Generation:
-    """`alone` says at each start whether nobody accepts clients now; `on_end` takes a worker's last word.
+    """`alone` says at each start whether nobody accepts clients now, `failures` which log-ins failed lately; `on_end`
+    takes a worker's last word, `on_guess` what one tells of a guess.
 
     `backoff` is between the restarts of a worker; none is restarted while the generation is still coming up.
     """
@@ -43,6 +45,8 @@ class Generation:
         backoff: Backoff,
         alone: Callable[[], bool],
         on_end: Callable[[Child], None],
+        failures: Callable[[], Sequence[Entry]],
+        on_guess: OnGuess,
     ) -> None:
         self.plan = plan
         self.sockets = sockets
@@ -52,6 +56,8 @@ class Generation:
         self._backoff = backoff
         self._alone = alone
         self._on_end = on_end
+        self._failures = failures
+        self._on_guess = on_guess
         self._retired = asyncio.Event()
         self._keepers: set[asyncio.Task[None]] = set()
 
@@ -96,7 +102,13 @@ class Generation:
 
     async def _start_one(self) -> Child:
         # A worker that does not know the fleet leaves the clients to the others, if there are others.
-        child = await Child.start(self.plan.worker, self.sockets, alone=self._alone())
+        child = await Child.start(
+            self.plan.worker,
+            self.sockets,
+            alone=self._alone(),
+            failures=self._failures(),
+            on_guess=self._on_guess,
+        )
         self.children.add(child)
         if self._phase is Phase.RETIRED:
             child.send_signal(signal.SIGKILL)

@@ -54,7 +54,10 @@ class _Answers:
     def refused(self, session: Session, error: WireError) -> bytes:
         head = session.state
         head_only = isinstance(head, Head) and head.method == b"HEAD"
-        return error_response(error.reason, error.detail, [("X-Request-Id", session.conn_id)], head_only=head_only)
+        fields = [("X-Request-Id", session.conn_id)]
+        if error.retry_after:
+            fields.append(("Retry-After", str(error.retry_after)))  # RFC 9110 section 10.2.3
+        return error_response(error.reason, error.detail, fields, head_only=head_only)
 
 
 ANSWERS: _Answers = _Answers()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiodns
 import structlog
@@ -41,6 +41,14 @@ class Abortable(Protocol):
     """Something that lives on a node and ends with it."""
 
     def abort(self) -> None: ...
+
+
+class Relay(NamedTuple):
+    """An upstream's relay of datagrams (RFC 1928 section 7): a socket connected to it, and the TCP connection that it
+    ends with."""
+
+    datagrams: socket.SocketType
+    control: socket.SocketType
 
 
 @dataclass(slots=True)
@@ -78,7 +86,7 @@ class Link:
     """What all kinds share: who is attached, and the names."""
 
     families: tuple[str, ...] = ("inet",)
-    by_name = False  # True where `open` takes the target's name itself
+    by_name = False  # True where `open` and `associate` take the target's name itself
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
@@ -110,6 +118,10 @@ class Link:
 
         Raises LinkError (the node's fault) or WireError (the target's).
         """
+        raise NotImplementedError
+
+    async def associate(self, poller: Poller, left: float) -> Relay:
+        """A relay of datagrams, asked for within `left` seconds; only where `by_name`. Raises LinkError."""
         raise NotImplementedError
 
     def carries(self, address: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 BACKLOG = 4096
 RESERVE = 128  # listeners, agents, Redis, logs, name servers
 MOST_DESCRIPTORS = 1_048_576
-# A client that went away without a word is noticed after 60 + 4 * 15 s.
+# A peer that went away without a word is noticed after 60 + 4 * 15 s.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -26,9 +26,8 @@ def listening_socket(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_NODELAY, 1), *_KEEP_ALIVE):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, int(port)))
@@ -37,6 +36,13 @@ def listening_socket(address: str) -> socket.socket:
         sock.close()
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
     return sock
+
+
+def keep_alive(sock: socket.SocketType) -> None:
+    """Notice it when the peer of a TCP connection vanished. Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def raise_descriptor_limit() -> int:

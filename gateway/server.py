@@ -17,8 +17,9 @@ import structlog
 
 from gateway import compiled, metrics, start
 from gateway.auth import Authenticator
-from gateway.child import LINE_LIMIT
+from gateway.child import LINE_LIMIT, UNREAD_BYTES
 from gateway.connection_log import ConnectionLog
+from gateway.guesses import Word, read_word, write_word
 from gateway.identity import Identifier
 from gateway.limits import Limiter
 from gateway.line_writer import LineWriter
@@ -156,9 +157,10 @@ async def run(channel: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     try:
         budget = Budget(raise_descriptor_limit(), PIPES)
-        async with _worker(told, lines, budget) as worker:
+        auth = _authenticator(told, writer)
+        async with _worker(told, lines, budget, auth) as worker:
             service = Service(told, worker, budget, lines, writer)
-            asked = asyncio.create_task(_answer(reader, service, stop), name="answer")
+            asked = asyncio.create_task(_answer(reader, service, auth, stop), name="answer")
             await service.run(stop)
             asked.cancel()
     finally:
@@ -166,15 +168,30 @@ async def run(channel: socket.socket) -> None:
         lines.close()
 
 
-async def _answer(reader: asyncio.StreamReader, service: Service, stop: asyncio.Event) -> None:
+async def _answer(reader: asyncio.StreamReader, service: Service, auth: Authenticator, stop: asyncio.Event) -> None:
     with contextlib.suppress(OSError):
-        while await reader.readline():
-            service.tell(asked=True)
+        while line := await reader.readline():
+            if line == b"\n":
+                service.tell(asked=True)
+            else:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    auth.hear(read_word(json.loads(line)["guess"]))
     stop.set()
 
 
+def _authenticator(told: start.Start, channel: asyncio.StreamWriter) -> Authenticator:
+    if told.failures is None:
+        return Authenticator()
+
+    def tell(word: Word) -> None:
+        if not channel.is_closing() and channel.transport.get_write_buffer_size() < UNREAD_BYTES:
+            channel.write(json.dumps({"guess": write_word(word)}).encode() + b"\n")
+
+    return Authenticator(tell=tell, failures=told.failures)
+
+
 @contextlib.asynccontextmanager
-async def _worker(told: start.Start, lines: LineWriter, budget: Budget) -> AsyncIterator[Worker]:
+async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Authenticator) -> AsyncIterator[Worker]:
     """Everything that sessions share, from the first read of the registry to the last close."""
     settings = told.settings
     poller = Poller(asyncio.get_running_loop())
@@ -184,7 +201,6 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget) -> Async
         stocks=StockBudget(budget.stock),
         ourselves=Ourselves((*settings.listen, settings.metrics_listen), settings.allow_targets),
     )
-    auth = Authenticator()
     registry = Registry.open(told.redis)
     limiter = Limiter(registry, lambda: fleet.snapshot.users)
     logged = settings.log_connections and told.log_level in ("debug", "info")

@@ -13,12 +13,16 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from gateway.config import GatewaySettings
+from gateway.guesses import Entry
 from health.config import RedisSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a worker is told first. `sockets` are inherited descriptors, `alone` says that nobody else serves now."""
+    """What a worker is told first. `sockets` are inherited descriptors, `alone` says that nobody else serves now.
+
+    `failures` are the log-ins that failed lately; None where the supervisor is an older one, which hands on no words.
+    """
 
     settings: GatewaySettings
     redis: RedisSettings
@@ -26,6 +30,7 @@ class Start:
     log_level: str
     sockets: tuple[int, ...]
     alone: bool
+    failures: Sequence[Entry] | None = None
 
 
 def dump(settings: GatewaySettings, redis: RedisSettings, machine: str, log_level: str, reload: Sequence[str]) -> bytes:
@@ -56,6 +61,7 @@ def read(text: bytes) -> Start:
         worker["log_level"],
         tuple(told["sockets"]),
         told["alone"],
+        told.get("failures"),
     )
 
 

@@ -7,7 +7,7 @@ the old ones drain. If they do not come up, the old ones stay.
 
 Run as `python -m gateway.supervisor FD`, FD being where the plan is to be read. Carries no traffic and stays small.
 What workers that ended have counted is kept and added to what those count that live, so that no number falls or
-doubles when one dies.
+doubles when one dies. It hands on between workers what each tells of failed log-ins, and tells a new one all of it.
 """
 
 import asyncio
@@ -17,12 +17,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 
 from gateway import log_lines, metrics
 from gateway.child import Child, ChildError
 from gateway.generation import Generation
+from gateway.guesses import Guesses, read_word
 from gateway.line_writer import LineWriter
 from gateway.metrics import Counters
 from gateway.monitor import Monitor
@@ -45,6 +47,7 @@ class Supervisor:
         self._backoff = backoff
         self._past: Counters = {}
         self._past_restarts = 0
+        self._guesses = Guesses()
         self._stopping = False
         self._monitor = Monitor(self._ready, self._show)
         self._generations: list[Generation] = []
@@ -73,7 +76,15 @@ class Supervisor:
             self._monitor.close()
 
     def _generation(self, plan: Plan, sockets: Mapping[str, socket.socket]) -> Generation:
-        made = Generation(plan, sockets, backoff=self._backoff, alone=self._nobody_listens, on_end=self._keep_counts)
+        made = Generation(
+            plan,
+            sockets,
+            backoff=self._backoff,
+            alone=self._nobody_listens,
+            on_end=self._keep_counts,
+            failures=lambda: self._guesses.dump(time.monotonic()),
+            on_guess=self._hand_on,
+        )
         self._generations.append(made)
         return made
 
@@ -85,6 +96,17 @@ class Supervisor:
 
     def _keep_counts(self, child: Child) -> None:
         metrics.merge(self._past, child.counters)
+
+    def _hand_on(self, teller: Child, said: object) -> None:
+        try:
+            word = read_word(said)
+        except ValueError as error:
+            log.error("not understood", extra={"pid": teller.pid, "reason": str(error)})
+            return
+        self._guesses.hear(word, time.monotonic())
+        for child in self._children():
+            if child is not teller:
+                child.tell(word)
 
     def _retire_all(self, number: signal.Signals) -> None:
         for generation in self._generations:

@@ -1,29 +1,27 @@
 """Carries the datagrams of one SOCKS5 association (RFC 1928 section 7) between its client and the chosen node.
 
-Judges every datagram: it must come from the client's address and, after the first one, from its port; its target must
-be allowed (`destinations`); an answer must come from somewhere the client wrote to. What does not fit, or finds the
-next socket full, is dropped and counted; nothing is queued here. How an association begins, and what becomes of its
-TCP connection, is `udp_session`'s.
+Judges every datagram: it must come from the client's address and, after the first one, from its port; where it may go,
+and what may come back, the node's side says (`udp_far`). What does not fit, or finds the next socket full, is dropped
+and counted; nothing is queued here. How an association begins, and what becomes of its TCP connection, is
+`udp_session`'s.
 """
 
 import errno
 import socket
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from gateway.bucket import Bucket
-from gateway.config import Network
-from gateway.destinations import Destinations, Peer, Route, Sockets
+from gateway.destinations import Peer, Route
 from gateway.dial import TARGET_ERRORS
-from gateway.links import Link
 from gateway.poller import READ, Poller
+from gateway.udp_far import Far
 from gateway.wire import socks_udp
 from gateway.wire.base import WireError
 from health.reasons import Reason
 
+NEARLY_IDLE = 0.5  # the share of the idle time after which the end of the far side is nobody's fault
 TURNS = 32  # datagrams in a row before the others get their turn
-PEERS = 1024  # whose answers are let in; the one not written to for longest goes first
 
 
 class Association:
@@ -32,9 +30,7 @@ class Association:
     Args:
         near: the socket the client sends to: bound, not connected.
         client: the client's address, and its port where that is known, else 0.
-        link: the node; the caller puts the association among its tunnels.
-        out: datagram sockets of that node by IP version, not connected.
-        allow: networks that the operator opened.
+        far: the node's side; the caller puts the association among the tunnels of its link.
         buffer: scratch space of at least 66 KB, shared with others between events.
         limits: what the client's bytes and the targets' must pass (None: no limit). A datagram that does not fit into
             what is left is dropped, as on a full line; one larger than the burst they allow never fits.
@@ -48,9 +44,7 @@ class Association:
         poller: Poller,
         near: socket.SocketType,
         client: Peer,
-        link: Link,
-        out: Sockets,
-        allow: Sequence[Network],
+        far: Far,
         buffer: memoryview,
         *,
         limits: tuple[Bucket | None, Bucket | None] = (None, None),
@@ -61,22 +55,26 @@ class Association:
         self.reason = Reason.OK
         self.bytes_up = self.bytes_down = 0
         self._loop = poller.loop
-        self._poller, self._near, self._client, self._out = poller, near, client, out
-        self._destinations = Destinations(link, out, allow, self._send_held)
-        self._buffer, self._payload = buffer, buffer[socks_udp.MAX_HEADER :]
+        self._poller, self._near, self._client, self._far = poller, near, client, far
+        self._buffer = buffer
         self._idle, self._ended, self._dropped = idle, ended, dropped
         self._limit_up, self._limit_down = limits
         self._connected = self._closed = False
-        self._peers: OrderedDict[Peer, bytes] = OrderedDict()
         self._now = self._last = self._loop.time()
         self._timer = self._loop.call_later(idle, self._check_idle)
         self._watch(near, self._receive_up)
-        for sock in out.values():
+        for sock in far.sockets:
             self._watch(sock, partial(self._receive_down, sock))
+        far.begin(self._send_held, self._lost)
 
     def abort(self) -> None:
         """The node went away. Idempotent."""
         self._end(Reason.NODE_LOST)
+
+    def _lost(self) -> None:
+        """The far side has ended. An upstream may be the first to find that nothing passes any more."""
+        idle = self._loop.time() - self._last > self._idle * NEARLY_IDLE
+        self._end(Reason.IDLE_TIMEOUT if idle else Reason.NODE_LOST)
 
     def close(self) -> None:
         """Stop, and close every socket. Idempotent; `ended` is not called."""
@@ -84,10 +82,10 @@ class Association:
             return
         self._closed = True
         self._timer.cancel()
-        self._destinations.close()
-        for sock in (self._near, *self._out.values()):
+        for sock in (self._near, *self._far.sockets):
             self._poller.unregister(sock.fileno())
-            sock.close()
+        self._near.close()
+        self._far.close()
 
     def _end(self, reason: Reason) -> None:
         if not self._closed:
@@ -136,7 +134,7 @@ class Association:
         if not self._connected:
             self._claim(source)
         data = datagram[start:]
-        route = self._destinations.find(bytes(datagram[socks_udp.DESTINATION : start]), data, self._now)
+        route = self._far.find(bytes(datagram[socks_udp.DESTINATION : start]), data, self._now)
         if route is not None:
             self._send_up(route, data)
 
@@ -162,30 +160,23 @@ class Association:
         if not _passes(self._limit_up, len(data), self._now):
             raise WireError(Reason.OVERLOADED, "above the user's bytes per second")
         try:
-            route.sock.sendto(data, route.peer)
+            self._far.send(route, data)
         except OSError as error:
             raise WireError(_reason(error), "not sent") from None
         self.bytes_up += len(data)
         self._last = self._now
-        self._peers[route.peer] = route.header
-        self._peers.move_to_end(route.peer)
-        if len(self._peers) > PEERS:
-            self._peers.popitem(last=False)
 
     def _receive_down(self, sock: socket.SocketType) -> None:
-        size, sender = sock.recvfrom_into(self._payload)
-        header = self._peers.get(sender[:2])
-        if header is None:
-            self._dropped("down", Reason.TARGET_FORBIDDEN)
+        try:
+            datagram, size = self._far.receive(sock)
+        except WireError as error:
+            self._dropped("down", error.reason)
             return
         if not _passes(self._limit_down, size, self._now):
             self._dropped("down", Reason.OVERLOADED)
             return
-        end = socks_udp.MAX_HEADER
-        start = end - len(header)
-        self._buffer[start:end] = header
         try:
-            self._near.send(self._buffer[start : end + size])
+            self._near.send(datagram)
         except OSError as error:
             self._dropped("down", _reason(error))
             return

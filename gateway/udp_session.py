@@ -20,8 +20,10 @@ from gateway.errors import LinkError
 from gateway.links import Link
 from gateway.session import Session
 from gateway.udp import Association
+from gateway.udp_far import ExitSockets, Far, UpstreamRelay
 from gateway.wire import socks
 from gateway.wire.base import Target, WireError
+from gateway.worker import Worker
 from health.model import Node
 from health.reasons import Reason
 
@@ -40,7 +42,7 @@ async def serve_udp(session: Session, origin: Target) -> None:
     try:
         near, told = _near_socket(session)
         try:
-            dialled, out = await _take_exit(session)
+            dialled, far = await _take_exit(session)
         except BaseException:
             near.close()
             raise
@@ -49,7 +51,7 @@ async def serve_udp(session: Session, origin: Target) -> None:
         raise
     session.dialled = dialled
     drops: Counter[str] = Counter()
-    association = _associate(session, near, out, _client(session, origin), drops)
+    association = _associate(session, near, far, _client(session, origin), drops)
     reason = Reason.SHUTDOWN
     try:
         reason = await _hold(session, association, socks.reply(0, told, near.getsockname()[1]))
@@ -62,9 +64,7 @@ async def serve_udp(session: Session, origin: Target) -> None:
         session.record(reason, up=association.bytes_up, down=association.bytes_down, detail=detail)
 
 
-def _associate(
-    session: Session, near: socket.SocketType, out: dict[int, socket.SocketType], client: Peer, drops: Counter[str]
-) -> Association:
+def _associate(session: Session, near: socket.SocketType, far: Far, client: Peer, drops: Counter[str]) -> Association:
     assert session.dialled is not None  # noqa: S101 - set by the caller
     worker, link = session.worker, session.dialled.link
 
@@ -76,9 +76,7 @@ def _associate(
         worker.poller,
         near,
         client,
-        link,
-        out,
-        worker.settings.allow_targets,
+        far,
         worker.shared.buffer,
         limits=(session.grant.up, session.grant.down) if session.grant else (None, None),
         idle=worker.settings.udp_idle_timeout,
@@ -151,9 +149,10 @@ def _names(sock: socket.SocketType) -> tuple[Peer, Peer]:
 
 def _advertised(session: Session) -> IPv4Address | IPv6Address:
     version = session.source.version
-    for address in session.worker.settings.udp_advertise:
-        if address.version == version:
-            return address
+    addresses = [address for address in session.worker.settings.udp_advertise if address.version == version]
+    if addresses:
+        dialled = session.destination[0]  # another machine's gateway takes no address but the one it knows
+        return dialled if dialled in addresses else addresses[0]
     detail = f"UDP ASSOCIATE beyond loopback needs gateway.udp_advertise with an IPv{version} address"
     raise WireError(Reason.COMMAND_UNSUPPORTED, detail)
 
@@ -181,8 +180,8 @@ def _bound(host: str, ports: Iterable[int]) -> socket.socket:
         raise
 
 
-async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.SocketType]]:
-    """Datagram sockets of the best node that has some, by IP version. Raises WireError, like a dial."""
+async def _take_exit(session: Session) -> tuple[Dialled, Far]:
+    """The best node that carries datagrams, and how. Raises WireError, like a dial."""
     worker, started, tried, last = session.worker, time.monotonic(), set[str](), ""
     allowed = session.user.allowed_countries if session.user else ()
     timeout = worker.settings.dial_timeout
@@ -197,8 +196,10 @@ async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.Socket
                     if not last:
                         raise
                     raise WireError(Reason.NO_NODE, f"{error.detail}; the last one tried: {last}") from None
+                left = timeout - (time.monotonic() - started)
                 try:
-                    return _dialled(session, node, link, out := await _sockets(link), started), out
+                    far = await _far(session.worker, link, left)
+                    return _dialled(session, node, link, far, started), far
                 except LinkError as error:
                     tried.add(node.id)
                     last = str(error)
@@ -206,8 +207,17 @@ async def _take_exit(session: Session) -> tuple[Dialled, dict[int, socket.Socket
         raise WireError(Reason.NODE_DOWN, f"no exit gave a datagram socket within {timeout:g} s") from None
 
 
-def _dialled(session: Session, node: Node, link: Link, out: dict[int, socket.SocketType], started: float) -> Dialled:
-    return Dialled(session.worker.poller, node, link, next(iter(out.values())), time.monotonic() - started)
+def _dialled(session: Session, node: Node, link: Link, far: Far, started: float) -> Dialled:
+    sock = next(iter(far.sockets))
+    return Dialled(session.worker.poller, node, link, sock, time.monotonic() - started)
+
+
+async def _far(worker: Worker, link: Link, left: float) -> Far:
+    """The node's side of an association. Raises LinkError."""
+    allow, buffer = worker.settings.allow_targets, worker.shared.buffer
+    if link.by_name:
+        return UpstreamRelay(worker.poller, await link.associate(worker.poller, left), allow, buffer)
+    return ExitSockets(link, await _sockets(link), allow, buffer)
 
 
 async def _sockets(link: Link) -> dict[int, socket.SocketType]:

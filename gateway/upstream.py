@@ -1,6 +1,7 @@
 """Reaches nodes through another proxy: somebody's SOCKS5 or HTTP proxy, or the gateway of another machine.
 
-Asks for the target by name: names are resolved at the far end, never here. Who is at fault for a failure is decided in
+Asks for the target by name: names are resolved at the far end, never here. A SOCKS5 proxy is asked for a relay of
+datagrams, too; what goes through that is `udp_far`'s. Who is at fault for a failure is decided in
 `wire.upstream_socks` and `wire.upstream_http`; trying another node is the dialler's.
 """
 
@@ -16,11 +17,12 @@ import structlog
 
 from gateway.channel import Channel
 from gateway.errors import DoubtfulError, LinkError, LookupFailedError
-from gateway.links import DirectLink, Link
+from gateway.links import DirectLink, Link, Relay
 from gateway.poller import Poller
-from gateway.wire.base import Target, WireError
+from gateway.resources import keep_alive
+from gateway.wire.base import Address, Target, WireError
 from gateway.wire.upstream_http import MAX_HEAD, HttpClient
-from gateway.wire.upstream_socks import Socks5Client
+from gateway.wire.upstream_socks import Socks5Associate, Socks5Client
 from health import upstream
 from health.model import Node, NodeKind
 from health.reasons import WIRE, Fault, Reason
@@ -78,9 +80,10 @@ class UpstreamLink(Link):
             LinkError: the node's fault; DoubtfulError where it may have been the target.
             WireError: the target's fault, as the upstream tells.
         """
-        if target.host == _LOCALHOST or target.host.endswith("." + _LOCALHOST):  # RFC 6761 section 6.3
-            raise WireError(Reason.TARGET_FORBIDDEN, "localhost would be the upstream's own machine")
-        talk = self._handshake(target)
+        check_name(target)
+        login = self._credentials()
+        kind = Socks5Client if self._upstream.scheme is upstream.Scheme.SOCKS5 else HttpClient
+        talk: Handshake = kind(target, login)
         try:
             async with asyncio.timeout(left * PATIENCE) as patience:
                 channel = await self._connect(poller)
@@ -89,6 +92,30 @@ class UpstreamLink(Link):
         except (LinkError, OSError) as error:
             self._login = None
             raise (DoubtfulError if talk.asked else LinkError)(_told(error)) from None
+
+    async def associate(self, poller: Poller, left: float) -> Relay:
+        """A relay of datagrams at the upstream, given within half of `left` seconds.
+
+        Raises:
+            LinkError: it has none, or names one on another host: whoever it names would be sent what clients say.
+        """
+        if self._upstream.scheme is not upstream.Scheme.SOCKS5:
+            raise LinkError("an HTTP upstream carries no UDP")
+        talk = Socks5Associate(self._credentials())
+        try:
+            async with asyncio.timeout(left * PATIENCE):
+                channel = await self._connect(poller)
+                await self._ask(channel, talk, None)
+                try:
+                    keep_alive(channel.sock)
+                    datagrams = await self._connected_to(await self._relay(talk.bound, channel))
+                except BaseException:
+                    channel.close()
+                    raise
+        except (LinkError, OSError) as error:
+            self._login = None
+            raise LinkError(_told(error)) from None
+        return Relay(datagrams, channel.hand_over())
 
     async def resolve(self, name: str) -> tuple[str, ...]:
         """Never here: names are handed on."""
@@ -155,10 +182,35 @@ class UpstreamLink(Link):
         finally:
             self.dials.discard(channel)
 
-    def _handshake(self, target: Target) -> Handshake:
+    async def _relay(self, bound: Target, channel: Channel) -> tuple[str, int]:
+        """Where datagrams go, once it is the host that the upstream itself is on. Raises LinkError."""
+        if not bound.port:
+            raise LinkError("the upstream names no port for datagrams")
+        here = _plain(ip_address(channel.sock.getpeername()[0].partition("%")[0]))
+        there = _plain(bound.address) if bound.address is not None else None
+        if there is None:  # not looked up: that would be done outside of any tunnel
+            same = bound.host.lower().removesuffix(".") == self._upstream.host
+        elif there.is_unspecified:  # where you are connected to
+            same, there = True, None
+        else:
+            same = there == here or str(there) in await self._addresses()
+        if not same:
+            raise LinkError("the upstream wants datagrams to be sent to another host")
+        return str(there or here), bound.port
+
+    async def _connected_to(self, relay: tuple[str, int]) -> socket.SocketType:
+        sock = await self._here.take_datagram_socket("inet6" if ":" in relay[0] else "inet")
+        try:
+            sock.connect(relay)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _credentials(self) -> tuple[bytes, bytes] | None:
         if self._login is None and self._upstream.user is not None:
             self._login = ((self._upstream.user + self._want).encode(), self._password())
-        return (Socks5Client if self._upstream.scheme is upstream.Scheme.SOCKS5 else HttpClient)(target, self._login)
+        return self._login
 
     def _password(self) -> bytes:
         try:
@@ -173,6 +225,16 @@ class UpstreamLink(Link):
             )
             raise LinkError("its password cannot be read here") from None
         return password
+
+
+def check_name(target: Target) -> None:
+    """Refuse a name that would mean the upstream itself. Raises WireError: TARGET_FORBIDDEN."""
+    if target.host == _LOCALHOST or target.host.endswith("." + _LOCALHOST):  # RFC 6761 section 6.3
+        raise WireError(Reason.TARGET_FORBIDDEN, "localhost would be the upstream's own machine")
+
+
+def _plain(address: Address) -> Address:
+    return (address.ipv4_mapped if address.version == 6 else None) or address
 
 
 def _told(error: Exception) -> str:

@@ -47,3 +47,11 @@ def target(destination: bytes) -> Target:
 def header(sender: Address, port: int) -> bytes:
     """What goes before the data of a datagram that came from `sender`."""
     return bytes(3) + encode_address(sender, port)
+
+
+def header_to(target: Target) -> bytes:
+    """What goes before the data of a datagram for `target`, where another proxy takes it on."""
+    if target.address is not None:
+        return header(target.address, target.port)
+    name = target.host.encode("ascii")
+    return bytes((0, 0, 0, ATYP_NAME, len(name))) + name + target.port.to_bytes(2)

@@ -1,18 +1,22 @@
-"""SOCKS5 (RFC 1928) with user name and password (RFC 1929), the client's side: how an upstream is asked for a target.
+"""SOCKS5 (RFC 1928) with user name and password (RFC 1929), the client's side: how an upstream is asked for a target,
+or for a relay of datagrams.
 
 The shell sends `opening`, then hands over what arrives, but never more than `belongs` says: the bytes after the reply
 are the tunnel's and stay where they are.
 """
 
+from ipaddress import IPv4Address, IPv6Address
+
 from gateway.wire.base import Target, WireError
+from gateway.wire.socks import Command
 from health.reasons import Reason
 
 _VERSION, _AUTH_VERSION = 5, 1
 _NO_AUTH, _USER_PASSWORD, _NO_METHOD = 0x00, 0x02, 0xFF
-_CONNECT = 1
 _ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6 = 1, 3, 4
 _SHORTEST_REPLY = 5  # up to the first byte of the address, which is a name's length
 _MAX_LOGIN = 255
+_COMMAND_UNKNOWN = 0x07
 
 # RFC 1928 section 6. What the upstream says of the target is the target's; anything else is the upstream's own fault.
 REPLIES = {
@@ -22,17 +26,19 @@ REPLIES = {
     0x04: (Reason.HOST_UNREACHABLE, "host unreachable"),
     0x05: (Reason.REFUSED, "connection refused"),
     0x06: (Reason.TARGET_TIMEOUT, "TTL expired"),
-    0x07: (Reason.NODE_DIAL, "it does not know CONNECT"),
+    0x07: (Reason.NODE_DIAL, "it does not know this command"),
     0x08: (Reason.NODE_DIAL, "it does not know this type of address"),
 }
 
 
 class Socks5Client:
-    """One CONNECT. `login` is user and password, 1 to 255 bytes each, or None.
+    """One CONNECT to `target`. `login` is user and password, 1 to 255 bytes each, or None.
 
     With a login nothing but user and password is offered: an upstream that asks nobody would not learn the user, who
     may carry a want.
     """
+
+    _command = Command.CONNECT
 
     def __init__(self, target: Target, login: tuple[bytes, bytes] | None) -> None:
         self._target = target
@@ -43,6 +49,7 @@ class Socks5Client:
         self.asked = False
         """True once the target was named: from then on the upstream may be waiting for the target."""
         self.connected = False
+        self._reply = b""
 
     @property
     def opening(self) -> bytes:
@@ -97,21 +104,50 @@ class Socks5Client:
     def _ask(self) -> bytes:
         self._state = self._replied
         self.asked = True
-        return bytes((_VERSION, _CONNECT, 0)) + _address(self._target) + self._target.port.to_bytes(2)
+        return bytes((_VERSION, self._command, 0)) + _address(self._target) + self._target.port.to_bytes(2)
 
     def _check_reply(self) -> None:
         # Before it is complete: some close right after these bytes.
         if self._buffer[0] != _VERSION:
             raise _nonsense()
         if len(self._buffer) > 1 and self._buffer[1] != 0:
-            reason, text = REPLIES.get(self._buffer[1], (Reason.NODE_DIAL, f"reply {self._buffer[1]}"))
-            raise WireError(reason, f"the upstream says: {text}")
+            raise self._refusal(self._buffer[1])
+
+    def _refusal(self, code: int) -> WireError:
+        reason, text = REPLIES.get(code, (Reason.NODE_DIAL, f"reply {code}"))
+        return WireError(reason, f"the upstream says: {text}")
 
     def _replied(self, message: bytes) -> bytes:
         if message[3] not in (_ATYP_IPV4, _ATYP_NAME, _ATYP_IPV6):
             raise _nonsense()
         self.connected = True
+        self._reply = message
         return b""
+
+
+class Socks5Associate(Socks5Client):
+    """One UDP ASSOCIATE: where to send datagrams is in `bound`. Whatever goes wrong is the upstream's fault.
+
+    Nothing is said of where the datagrams will come from (RFC 1928 section 4): behind a NAT it would be wrong.
+    """
+
+    _command = Command.UDP_ASSOCIATE
+
+    def __init__(self, login: tuple[bytes, bytes] | None) -> None:
+        super().__init__(Target("0.0.0.0", 0, IPv4Address(0)), login)  # noqa: S104 - see above
+
+    @property
+    def bound(self) -> Target:
+        """Where the upstream says that datagrams go: an address, or a name as it came; the port may be 0."""
+        kind, host, port = self._reply[3], self._reply[4:-2], int.from_bytes(self._reply[-2:])
+        if kind == _ATYP_NAME:
+            return Target(host[1:].decode("latin-1"), port)
+        address = IPv4Address(host) if kind == _ATYP_IPV4 else IPv6Address(host)
+        return Target(str(address), port, address)
+
+    def _refusal(self, code: int) -> WireError:
+        text = "no UDP" if code == _COMMAND_UNKNOWN else REPLIES.get(code, (Reason.NODE_DIAL, f"reply {code}"))[1]
+        return WireError(Reason.NODE_DIAL, f"the upstream says to UDP ASSOCIATE: {text}")
 
 
 def _address(target: Target) -> bytes:

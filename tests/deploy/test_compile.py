@@ -51,6 +51,28 @@ def test_nothing_that_waits_is_compiled(module: str) -> None:
     assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)] == []
 
 
+def test_no_interpreted_class_inherits_from_a_compiled_one() -> None:
+    """mypyc refuses that when the first object is made, which only the compiled product does."""
+    wrong = []
+    for file in (compiled.ROOT / "gateway").rglob("*.py"):
+        name = file.relative_to(compiled.ROOT / "gateway").with_suffix("").as_posix()
+        if name not in subject.MODULES:
+            wrong += [f"{name}: {base}" for base in _compiled_bases(ast.parse(file.read_text()))]
+    assert wrong == []
+
+
+def _compiled_bases(tree: ast.Module) -> list[str]:
+    compiled_here = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gateway.")
+        if node.module.removeprefix("gateway.").replace(".", "/") in subject.MODULES
+        for alias in node.names
+    }
+    bases = [base for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
+    return [base.id for base in bases if isinstance(base, ast.Name) and base.id in compiled_here]
+
+
 def test_workers_run_it(gateway: Gateway) -> None:
     assert "__mypyc.cpython" in Path(f"/proc/{gateway.worker}/maps").read_text()
     answer = curl("-x", gateway.url, "http://vpnexit.internal/")

@@ -1,13 +1,14 @@
 """Password checks."""
 
 import asyncio
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
 from argon2 import PasswordHasher
 
 from gateway import auth
-from gateway.guesses import FREE
+from gateway.guesses import FREE, Word
 from gateway.wire.base import WireError
 from health.model import User
 from health.reasons import Reason
@@ -77,6 +78,7 @@ async def test_guesses_beyond_the_queue_are_refused(monkeypatch: pytest.MonkeyPa
     answers = await asyncio.gather(*guesses, return_exceptions=True)
     reasons = [answer.reason for answer in answers if isinstance(answer, WireError)]
     assert reasons.count(Reason.AUTH_BUSY) == 5
+    assert {answer.retry_after for answer in answers if getattr(answer, "reason", "") is Reason.AUTH_BUSY} == {1}
     assert reasons.count(Reason.AUTH_FAILED) == auth.QUEUE
     checker.close()
 
@@ -95,6 +97,7 @@ async def test_failures_slow_their_address_and_nobody_verified() -> None:
         with pytest.raises(WireError, match="try again in 1 s") as slowed:
             await checker.check(users, name, password, HERE)
         assert slowed.value.reason is Reason.AUTH_SLOWED
+        assert slowed.value.retry_after == 1
     assert (await checker.check(users, "alice", "right", THERE)).name == "alice"
     assert (await checker.check(users, "bob", "other", THERE)).name == "bob"
     now += 1.0
@@ -121,4 +124,58 @@ async def test_many_log_ins_that_succeed_are_not_slowed() -> None:
         name = f"user{i}"
         users[name] = user("right", name)
         assert (await checker.check(users, name, "right", HERE)).name == name
+    checker.close()
+
+
+def together(count: int) -> list[auth.Authenticator]:
+    """Workers that hear of each other at once."""
+    checkers: list[auth.Authenticator] = []
+
+    def telling(number: int) -> Callable[[Word], None]:
+        return lambda word: [other.hear(word) for at, other in enumerate(checkers) if at != number] and None
+
+    checkers += [auth.Authenticator(lambda: 0.0, telling(number)) for number in range(count)]
+    return checkers
+
+
+async def test_workers_count_failures_together() -> None:
+    checkers = together(3)
+    reasons = []
+    for number in range(FREE + 4):
+        with pytest.raises(WireError) as refused:
+            await checkers[number % 3].check({}, "nobody", f"wrong{number}", HERE)
+        reasons.append(refused.value.reason)
+    assert reasons == [Reason.AUTH_FAILED] * (FREE + 1) + [Reason.AUTH_SLOWED] * 3
+    for checker in checkers:
+        checker.close()
+
+
+async def test_the_same_right_password_at_many_workers_at_once_is_no_guess() -> None:
+    checkers, users = together(2 * FREE), {"alice": user("right")}
+    answers = await asyncio.gather(*(checker.check(users, "alice", "right", HERE) for checker in checkers))
+    assert [answer.name for answer in answers] == ["alice"] * 2 * FREE
+    for checker in checkers:
+        assert not checker._guesses
+        checker.close()
+
+
+async def test_a_success_after_failures_is_taken_back_everywhere() -> None:
+    checkers, users = together(2), {"alice": user("right")}
+    for number in range(FREE):
+        with pytest.raises(WireError):
+            await checkers[0].check(users, "alice", f"wrong{number}", HERE)
+    waits = []
+    told = checkers[1].hear
+    checkers[1].hear = lambda word: (told(word), waits.append(checkers[1]._guesses.wait(HERE, 0.0)))  # type: ignore
+    await checkers[0].check(users, "alice", "right", HERE)
+    assert waits == [1.0, 0.0]
+    for checker in checkers:
+        checker.close()
+
+
+async def test_a_worker_that_starts_later_knows_of_failures() -> None:
+    checker = auth.Authenticator(lambda: 0.0, failures=[("c0000201", FREE + 1.0, 0.5)])
+    with pytest.raises(WireError) as slowed:
+        await checker.check({}, "nobody", "x", HERE)
+    assert slowed.value.reason is Reason.AUTH_SLOWED
     checker.close()

@@ -8,10 +8,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.child import Child, ChildError
+from gateway.child import UNREAD_BYTES, Child, ChildError
 from tests.gateway.stand_in_worker import install
 
 Start = Callable[..., Awaitable[Child]]
@@ -22,8 +23,8 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     install(tmp_path, monkeypatch)
     made: list[Child] = []
 
-    async def make(worker: object = None, *sockets: socket.socket, alone: bool = False) -> Child:
-        made.append(await Child.start(worker or {}, {str(s.fileno()): s for s in sockets}, alone=alone))
+    async def make(worker: object = None, *sockets: socket.socket, alone: bool = False, **words: Any) -> Child:
+        made.append(await Child.start(worker or {}, {str(s.fileno()): s for s in sockets}, alone=alone, **words))
         return made[-1]
 
     yield make
@@ -113,3 +114,32 @@ asyncio.run(main())
     async with asyncio.timeout(5):
         while Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
             await asyncio.sleep(0.01)
+
+
+async def test_words_about_guesses_go_both_ways_beside_its_state(start: Start) -> None:
+    said: list[object] = []
+    child = await start(
+        {"guess": ["c0000201", 1]}, failures=[("c0000202", 3.0, 1.0)], on_guess=lambda teller, word: said.append(word)
+    )
+    await child.until_ready()
+    assert said == [["c0000201", 1]]
+    assert child._state["failures"] == [["c0000202", 3.0, 1.0]]
+    child.tell((bytes(4), 1))
+    child.tell((bytes(8), -1))
+    await child.ask()
+    assert child._state["heard"] == [["00" * 4, 1], ["00" * 8, -1]]
+    assert child.gauges == {"number": 1}
+
+
+async def test_words_for_one_that_does_not_read_are_lost(start: Start) -> None:
+    child = await start()
+    await child.until_ready()
+    child.send_signal(signal.SIGSTOP)
+    for _ in range(50_000):
+        child.tell((bytes(8), 1))
+    assert child._writer.transport.get_write_buffer_size() < 2 * UNREAD_BYTES
+    child.send_signal(signal.SIGCONT)
+    await child.ask()
+    child.send_signal(signal.SIGKILL)
+    await child.ended()
+    child.tell((bytes(4), 1))

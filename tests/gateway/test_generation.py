@@ -32,11 +32,15 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             backoff=backoff or Backoff(first=0.01),
             alone=lambda: not any(child.listening for child in generation.children),
             on_end=ended.append,
+            failures=lambda: [("c0000201", 1.0, 0.0)],
+            on_guess=lambda teller, word: guesses.append((teller, word)),
         )
         made.append(generation)
         return generation
 
     ended: list[Child] = []
+    guesses: list[tuple[Child, object]] = []
+    one.guesses = guesses  # type: ignore[attr-defined]
     one.ended = ended  # type: ignore[attr-defined]
     yield one
     for generation in made:
@@ -128,3 +132,12 @@ async def test_retiring_ends_the_wait_for_a_restart(make: Make) -> None:
     generation.retire(signal.SIGTERM)
     async with asyncio.timeout(5):
         await generation.ended()
+
+
+async def test_workers_are_told_of_failures_and_tell_of_guesses(make: Make) -> None:
+    generation = make(1, guess=["c0000202", 1])
+    await generation.serve()
+    await generation.until_ready()
+    (child,) = generation.children
+    assert child._state["failures"] == [["c0000201", 1.0, 0.0]]
+    assert make.guesses == [(child, ["c0000202", 1])]  # type: ignore[attr-defined]

@@ -1,8 +1,10 @@
 """How long failed log-ins make an address wait."""
 
+import json
 from ipaddress import ip_address
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,3 +86,54 @@ def test_the_wait_is_bounded_and_never_more_guesses_pass_than_it_allows(steps: l
                 tried += 1
     # Free ones, one for each wait that grows, then no faster than the longest wait or the forgiving allows.
     assert tried <= guesses.FREE + 8 + 2 * now / min(guesses.FORGIVEN_S, guesses.MAX_WAIT_S)
+
+
+def test_failures_elsewhere_count() -> None:
+    table, now = Guesses(), 10.0
+    told = [table.begin(HERE, now) for _ in range(guesses.FREE)]
+    assert told == [False] * guesses.FREE  # the free ones are told when they have failed
+    assert table.wait(HERE, now) == 0
+    table.hear((guesses.block_of(HERE), 1), now)
+    assert table.wait(HERE, now) == guesses.FIRST_WAIT_S
+    table.hear((guesses.block_of(HERE), -1), now)
+    assert table.wait(HERE, now) == 0
+    table.hear((guesses.block_of(THERE), -1), now)
+    assert table.wait(THERE, now) == 0
+    assert table.begin(HERE, now)
+
+
+def test_a_table_that_starts_later_makes_the_same_wait() -> None:
+    table, later = Guesses(), Guesses()
+    for number in range(20):
+        table.begin(HERE, float(number))
+    table.begin(THERE, 0.0)
+    for now in (20.0, 70.0):
+        later = Guesses()
+        later.load(json.loads(json.dumps(table.dump(now))), now + 1000)
+        assert abs(later.wait(HERE, now + 1000) - table.wait(HERE, now)) < 0.01
+    assert len(later) == 1  # the other one is forgiven
+    assert table.dump(1e6) == []
+
+
+def test_what_is_kept_of_a_dump_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "ADDRESSES_KEPT", 10)
+    table = Guesses()
+    table.load([(f"{number:08x}", 1e9, 0.0) for number in range(50)], 0.0)
+    assert len(table) == 10
+    assert table.wait(ip_address(49), 0.0) == guesses.MAX_WAIT_S
+    for number in range(50):
+        table.hear((number.to_bytes(4), 1), 0.0)
+    assert len(table) == 10
+
+
+@given(st.sampled_from([4, 8]).flatmap(lambda size: st.binary(min_size=size, max_size=size)), st.sampled_from([1, -1]))
+def test_a_word_is_read_as_it_was_written(block: bytes, change: int) -> None:
+    assert guesses.read_word(json.loads(json.dumps(guesses.write_word((block, change))))) == (block, change)
+
+
+@pytest.mark.parametrize(
+    "said", [None, 1, [], {}, "c0000201", ["c0000201"], ["c0000201", 2], ["c000020", 1], ["zzzzzzzz", 1], [1, 1]]
+)
+def test_any_other_word_is_refused(said: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        guesses.read_word(said)

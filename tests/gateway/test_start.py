@@ -53,3 +53,10 @@ def test_the_supervisor_reads_what_it_needs() -> None:
 def test_what_is_not_understood_is_an_error(text: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         start.read(text)
+
+
+def test_what_failed_is_told_by_a_supervisor_that_knows_of_it() -> None:
+    assert told().failures is None
+    plan = Plan.read(start.dump(SETTINGS, REDIS, "m1", "info", ["vpnexit", "gateway"]))
+    text = {"worker": plan.worker, "sockets": [], "alone": False, "failures": [["c0000201", 1.0, 0.5]]}
+    assert start.read(json.dumps(text).encode()).failures == [["c0000201", 1.0, 0.5]]

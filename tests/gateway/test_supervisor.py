@@ -452,3 +452,18 @@ async def test_numbers_of_nodes_that_no_worker_knows_are_dropped(small: Small) -
     assert "jp000001" in text
     assert "us000001" not in text
     assert ("us", "us000001", "ok") not in small.supervisor._past[metrics.CONNECTIONS]
+
+
+async def test_words_about_guesses_are_handed_on_and_kept_for_later(small: Small) -> None:
+    first, second = small.supervisor._children()
+    small.supervisor._hand_on(first, ["c0000201", 1])
+    small.supervisor._hand_on(first, {"no": "word"})
+    await asyncio.gather(first.ask(), second.ask())
+    assert (first._state["heard"], second._state["heard"]) == ([], [["c0000201", 1]])
+    os.kill(first.pid, signal.SIGKILL)
+    await pause(lambda: first.pid not in small.pids and len(small.pids) == 2)
+    (new,) = [child for child in small.supervisor._children() if child is not second]
+    await new.until_ready()
+    (entry,) = new._state["failures"]
+    assert entry[:2] == ["c0000201", 1]
+    assert 0 <= entry[2] < 15

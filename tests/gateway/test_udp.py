@@ -8,12 +8,13 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway import udp
+from gateway import udp, udp_far
 from gateway.bucket import Bucket
 from gateway.links import DirectLink
 from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.udp import Association
+from gateway.udp_far import ExitSockets
 from health.reasons import Reason
 
 ALLOWED = [ip_network("127.0.0.0/8")]
@@ -40,14 +41,13 @@ class World:
         self.relay, self.wanted = near.getsockname(), self.target.getsockname()
         self.drops: Counter[tuple[str, Reason]] = Counter()
         self.ended = asyncio.Event()
+        buffer = memoryview(bytearray(256 * 1024))
         self.association = Association(
             poller,
             near,
             (LOCAL, 0),
-            link,
-            {4: self.out},
-            ALLOWED,
-            memoryview(bytearray(256 * 1024)),
+            ExitSockets(link, {4: self.out}, ALLOWED, buffer),
+            buffer,
             limits=limits,
             idle=idle,
             ended=self.ended.set,
@@ -125,7 +125,7 @@ async def test_a_stranger_does_not_claim_it(make: Make) -> None:
 
 
 async def test_the_one_not_written_to_for_longest_is_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "PEERS", 2)
+    monkeypatch.setattr(udp_far, "PEERS", 2)
     world = make()
     world.send(b"1")
     _, source = await world.at_target()

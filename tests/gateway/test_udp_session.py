@@ -6,116 +6,18 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
-from types import TracebackType
-from typing import Self
 
 import pytest
 from argon2 import PasswordHasher
 
-from gateway.wire.socks import encode_address
 from health.model import User
 from health.registry import Registry
 from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
+from tests.gateway.udp_client import LOCAL, Client, at, named, prefixed
 
 Exits = Callable[[str], Exit]
 Gateways = Callable[..., Gateway]
-LOCAL = "127.0.0.1"
 PASSWORD = "correct horse"
-
-
-def named(name: str, port: int) -> bytes:
-    return b"\x03" + bytes([len(name)]) + name.encode() + port.to_bytes(2)
-
-
-def at(address: str, port: int) -> bytes:
-    return encode_address(ip_address(address), port)
-
-
-def prefixed(user: str, password: str) -> bytes:
-    return b"\x05\x01\x02\x01" + bytes([len(user)]) + user.encode() + bytes([len(password)]) + password.encode()
-
-
-class Client:
-    """One association, and the socket the datagrams come from."""
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        *,
-        user: str = "u-country-jp",
-        password: str = "",
-        source: str = LOCAL,
-        origin: bytes = at("0.0.0.0", 0),
-        first: bytes = b"",
-        host: str = LOCAL,
-    ) -> None:
-        self.tcp = socket.create_connection((host, gateway.port), timeout=5)
-        self.tcp.sendall(first + prefixed(user, password) + b"\x05\x03\x00" + origin)
-        self.udp = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind((source, 0))
-        self.udp.settimeout(5)
-        try:
-            self.told()
-        except BaseException:
-            self.close()
-            raise
-
-    def told(self) -> None:
-        assert self.read(4) == b"\x05\x02\x01\x00"
-        head = self.read(4)
-        self.code = head[1]
-        size = {1: 4, 4: 16}[head[3]]
-        self.relay: tuple[str, int] = (str(ip_address(self.read(size))), int.from_bytes(self.read(2)))
-
-    def read(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            chunk = self.tcp.recv(size - len(data))
-            assert chunk, f"closed after {data!r}"
-            data += chunk
-        return data
-
-    def send(self, destination: bytes, data: bytes, *, head: bytes = bytes(3)) -> None:
-        self.udp.sendto(head + destination + data, self.relay)
-
-    def receive(self) -> tuple[bytes, bytes]:
-        """Where an answer says it comes from, and its data."""
-        datagram, source = self.udp.recvfrom(65536)
-        assert source[:2] == self.relay
-        assert datagram[:3] == bytes(3)
-        size = {1: 7, 4: 19}[datagram[3]]
-        return datagram[3 : 3 + size], datagram[3 + size :]
-
-    def ask(self, destination: bytes, data: bytes) -> tuple[bytes, bytes]:
-        self.send(destination, data)
-        return self.receive()
-
-    def nothing_comes(self, seconds: float = 0.2) -> bool:
-        self.udp.settimeout(seconds)
-        try:
-            self.udp.recvfrom(65536)
-        except TimeoutError:
-            return True
-        finally:
-            self.udp.settimeout(5)
-        return False
-
-    def ended(self, seconds: float = 5) -> bool:
-        self.tcp.settimeout(seconds)
-        with contextlib.suppress(ConnectionResetError):
-            return self.tcp.recv(1) == b""
-        return True
-
-    def close(self) -> None:
-        self.tcp.close()
-        self.udp.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 async def ready(registry: Registry, gateway: Gateway, exit_: Exit) -> None:
@@ -486,7 +388,8 @@ async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, 
     first = free_udp_port()
     gateway = gateways(
         trusted_proxies=["127.0.0.1/32"],
-        udp_advertise=["2001:db8::77", "127.0.0.5"],  # one that is forwarded to this machine, and one of its own
+        # One that is forwarded to this machine, and two of its own.
+        udp_advertise=["2001:db8::77", "127.0.0.5", "127.0.0.6"],
         udp_ports=f"{first}-{min(first + 20, 65535)}",
     )
     jp = exits("jp000001")
@@ -494,6 +397,7 @@ async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, 
     await asyncio.to_thread(wait_for, lambda: direct(gateway), what="serving")
     for header, source, told, reached in (
         (HEADER, "127.0.0.9", "127.0.0.5", "127.0.0.5"),
+        (HEADER.replace(b"127.0.0.8", b"127.0.0.6"), "127.0.0.9", "127.0.0.6", "127.0.0.6"),
         (HEADER_6, "::1", "2001:db8::77", "::1"),
     ):
         with Client(gateway, first=header, source=source) as client:

@@ -16,9 +16,11 @@ import pytest
 from deploy import ports
 from gateway.channel import Channel
 from gateway.errors import LinkError
+from gateway.links import DirectLink, Relay
 from gateway.poller import Poller
 from gateway.upstream import DoubtfulError, Routes, UpstreamLink
 from gateway.wire.base import Target, WireError
+from gateway.wire.socks import encode_address
 from health.model import Node
 from health.reasons import Reason
 from tests.gateway.upstreams import (
@@ -296,3 +298,100 @@ async def test_which_nodes_have_a_route(tmp_path: Path) -> None:
         assert found.usable
         with contextlib.suppress(LinkError):
             await found.close()
+
+
+def bound(address: str, port: int) -> bytes:
+    return b"\x05\x00\x00" + encode_address(ip_address(address), port)
+
+
+def named(name: str, port: int) -> bytes:
+    return b"\x05\x00\x00\x03" + bytes([len(name)]) + name.encode() + port.to_bytes(2)
+
+
+def done_with(poller: Poller, relay: Relay) -> None:
+    relay.datagrams.close()
+    poller.forget(relay.control.fileno())
+    relay.control.close()
+
+
+async def relay_of(link: Make, poller: Poller, reply: bytes, host: str = "127.0.0.1") -> tuple[str, int]:
+    """Where datagrams go after an upstream at `host` has said `reply`."""
+    upstream = Scripted(saying(b"\x05\x00", reply, then_close=False))
+    async with upstream():
+        given = await link(f"socks5://{host}:{upstream.place.rpartition(':')[2]}").associate(poller, 10)
+        peer: tuple[str, int] = given.datagrams.getpeername()
+        done_with(poller, given)
+    assert upstream.seen == [b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6)]
+    return peer
+
+
+async def test_a_relay_on_the_upstreams_own_host_is_taken(poller: Poller, link: Make) -> None:
+    for reply in (bound("127.0.0.1", 77), bound("0.0.0.0", 77), bound("::", 77), bound("::ffff:127.0.0.1", 77)):
+        assert await relay_of(link, poller, reply) == ("127.0.0.1", 77)
+    for reply in (named("localhost", 77), named("LOCALHOST.", 77), bound("127.0.0.1", 77)):
+        assert await relay_of(link, poller, reply, "localhost") == ("127.0.0.1", 77)
+
+
+async def test_a_relay_elsewhere_is_refused(poller: Poller, link: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    resolve = DirectLink.resolve
+
+    async def noted(self: DirectLink, name: str) -> tuple[str, ...]:
+        asked.append(name)
+        return await resolve(self, name)
+
+    monkeypatch.setattr(DirectLink, "resolve", noted)
+    elsewhere = [bound("127.0.0.2", 77), bound("192.0.2.1", 77), bound("2001:db8::1", 77), named("localhost", 77)]
+    for reply in elsewhere:
+        with pytest.raises(LinkError, match="another host"):
+            await relay_of(link, poller, reply)
+    for reply in (bound("127.0.0.2", 77), named("other.test", 77), named("", 77), named("127.0.0.1", 77)):
+        with pytest.raises(LinkError, match="another host"):
+            await relay_of(link, poller, reply, "localhost")
+    assert set(asked) == {"localhost"}  # the configured name, never the one that was told
+    with pytest.raises(LinkError, match="names no port"):
+        await relay_of(link, poller, bound("127.0.0.1", 0))
+
+
+async def test_without_a_relay_it_is_the_nodes_fault(poller: Poller, link: Make) -> None:
+    scripts = {
+        "no UDP": saying(b"\x05\x00", b"\x05\x07\x00\x01" + bytes(6)),
+        "UDP ASSOCIATE: it does not allow": saying(b"\x05\x00", b"\x05\x02\x00\x01" + bytes(6)),
+        "does not speak SOCKS5": saying(b"HTTP/1.1 400 no\r\n\r\n"),
+        "hung up": saying(b"\x05\x00"),
+        "in time": saying(b"\x05\x00", b"", then_close=False),
+    }
+    for words, script in scripts.items():
+        upstream = Scripted(script)
+        async with upstream():
+            node = link(f"socks5://{upstream.place}")
+            started = time.monotonic()
+            with pytest.raises(LinkError, match=words):
+                await node.associate(poller, 0.6)
+            assert time.monotonic() - started < 0.6
+            assert not node.dials
+    with pytest.raises(LinkError, match="HTTP upstream carries no UDP"):
+        await link("http://127.0.0.1:1").associate(poller, 1)
+    with pytest.raises(LinkError, match="not reached"):
+        await link(f"socks5://127.0.0.1:{ports.free()}").associate(poller, 1)
+
+
+async def test_a_relay_is_asked_for_with_the_password(poller: Poller, link: Make) -> None:
+    upstream = Scripted(saying(b"\x05\x02", b"\x01\x00", bound("0.0.0.0", 77), then_close=False))
+    async with upstream():
+        relay = await link(f"socks5://u@{upstream.place}", "pass", "-node-jp1-strict").associate(poller, 10)
+        assert relay.control.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        done_with(poller, relay)
+    assert b"\x01\x11u-node-jp1-strict\x04pass" in upstream.seen[0]
+
+
+async def test_asking_for_a_relay_ends_when_the_node_goes(poller: Poller, link: Make) -> None:
+    upstream = Scripted(saying(b"\x05\x00", b"", then_close=False))
+    async with upstream():
+        node = link(f"socks5://{upstream.place}")
+        asking = asyncio.create_task(node.associate(poller, 10))
+        while not upstream.seen or not upstream.seen[0]:
+            await asyncio.sleep(0.01)
+        node.abort_all()
+        with pytest.raises(LinkError):
+            await asyncio.wait_for(asking, 1)

@@ -3,10 +3,13 @@
 import asyncio
 import base64
 import contextlib
+import os
+import secrets
+import signal
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -106,7 +109,9 @@ async def test_connections_at_once_over_two_workers(world: Make) -> None:
         held.append(sock)
     assert 12 <= len(held) <= 12 + 2 * credit(12)
     await asyncio.sleep(1.5)  # by now every worker has heard of all
-    assert await asyncio.to_thread(alice.status) == 429
+    refused = await asyncio.to_thread(alice.get)
+    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert b"Retry-After" not in refused  # nobody knows when one of them ends
     while len(held) > 11:
         held.pop().close()
     await until(lambda: alice.status() == 200, 5)
@@ -150,6 +155,64 @@ async def test_a_flood_of_guesses_slows_its_address_alone(world: Make) -> None:
     elsewhere = Client(gateway, password="wrong")
     assert await asyncio.to_thread(elsewhere.status, "/", b"", "127.0.0.2") == 407
     assert PASSWORD not in gateway.log.read_text()
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Another worker has all the clients meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def guess(gateway: Gateway, most: int) -> list[bytes]:
+    """Answers to wrong passwords, up to the first that asks for patience."""
+    answers: list[bytes] = []
+    while len(answers) < most and (not answers or b" 407 " in answers[-1][:16]):
+        wrong = Client(gateway, password=secrets.token_hex(8))
+        answers.append(await asyncio.to_thread(wrong.get))
+    return answers
+
+
+async def test_two_workers_give_no_more_free_guesses_than_one(world: Make) -> None:
+    (gateway,) = await world(workers=2)
+    await until(lambda: len(gateway.workers()) == 2 and Client(gateway).status() == 200)
+    first, second = gateway.workers()
+    with stopped(second):
+        assert len(await guess(gateway, FREE - 2)) == FREE - 2
+    await asyncio.sleep(0.1)
+    with stopped(first):
+        answers = await guess(gateway, 2 * FREE)
+        assert len(answers) == 2 + 1 + 1  # the rest of the free ones, the one that begins the wait, and the refusal
+        assert answers[-1].startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: 1\r\n" in answers[-1]
+    await asyncio.sleep(0.1)
+    with stopped(second):
+        assert (await guess(gateway, 1))[0].startswith(b"HTTP/1.1 429 ")
+    os.kill(second, signal.SIGKILL)
+    await until(lambda: len(gateway.workers()) == 2 and gateway.ready() and listening(gateway) == 3)
+    with stopped(first):  # one that started later was told: at most the first wait is over
+        answers = await guess(gateway, 2 * FREE)
+        assert len(answers) <= 2
+        assert answers[-1].startswith(b"HTTP/1.1 429 ")
+    socks = socket.create_connection(("127.0.0.1", gateway.port), 5)
+    with socks:
+        socks.sendall(b"\x05\x01\x02\x01\x05alice\x05wrong")
+        assert b"".join(iter(lambda: socks.recv(100), b"")) == b"\x05\x02\x01\x01"  # SOCKS has no word for it
+
+
+def listening(gateway: Gateway) -> int:
+    """How many workers have begun to listen so far."""
+    return gateway.log.read_text().count('"worker listening"')
+
+
+async def test_guesses_at_two_workers_in_turn(world: Make) -> None:
+    (gateway,) = await world(workers=2)
+    await until(lambda: Client(gateway).status() == 200)
+    answers = await guess(gateway, 4 * FREE)
+    assert FREE + 1 <= len(answers) - 1 <= FREE + 3
 
 
 async def test_only_listed_client_networks(world: Make) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -24,12 +25,12 @@ LOGIN = f"{USER}@"
 def running(command: list[str], port: int, host: str = "127.0.0.1") -> Iterator[str]:
     """`host:port` of a program that listens there, while it runs."""
     _need(command[0])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         wait_for(lambda: _accepts(process, host, port), what=command[0])
         yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its children
         process.wait(10)
 
 
@@ -72,6 +73,21 @@ def squid(**names: str) -> Iterator[str]:
         finally:
             for left in Path("/dev/shm").glob(f"vx{port}-*"):
                 left.unlink()
+
+
+@contextlib.contextmanager
+def dante() -> Iterator[str]:
+    """A SOCKS5 server that carries datagrams, too."""
+    port = ports.free()
+    with _directory() as directory:
+        file = directory / "danted.conf"
+        file.write_text(
+            f"logoutput: /dev/null\ninternal: 127.0.0.1 port = {port}\nexternal: 127.0.0.1\nclientmethod: none\n"
+            "socksmethod: none\nclient pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+            "socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+        )
+        with running(["danted", "-f", str(file)], port) as place:
+            yield f"socks5://{place}"
 
 
 class Scripted:

@@ -15,7 +15,7 @@ from gateway.wire.http_reply import MAX_DETAIL
 from gateway.wire.sniff import PROXY_V2_SIGNATURE
 from gateway.wire.upstream_http import MAX_HEAD as MAX_UPSTREAM_HEAD
 from gateway.wire.upstream_http import HttpClient
-from gateway.wire.upstream_socks import Socks5Client
+from gateway.wire.upstream_socks import Socks5Associate, Socks5Client
 from health.reasons import Reason
 
 Cuts = Sequence[int]
@@ -216,6 +216,18 @@ def upstream_socks(data: bytes, cuts: Cuts) -> object:
     ]
 
 
+def upstream_relay(data: bytes, cuts: Cuts) -> object:
+    """Where datagrams are to go is part of what comes out."""
+    outcomes: list[object] = []
+    for login in (None, (b"user", b"secret")):
+        client = Socks5Associate(login)
+        outcomes.append(_upstream(client, data, cuts, MAX_SOCKS_REPLY))
+        if client.connected:
+            assert 0 <= client.bound.port <= 65535
+            outcomes.append(client.bound)
+    return outcomes
+
+
 def upstream_http(data: bytes, cuts: Cuts) -> object:
     return _upstream(HttpClient(Target("example.org", 443), (b"user", b"secret")), data, cuts, MAX_UPSTREAM_HEAD)
 
@@ -332,6 +344,15 @@ PARSERS: dict[str, Parser] = {
             b"\x05\x02\x01\x00\x05\x00\x00\x03\x04name\x01\xbbtunnel",
             b"\x05\x02\x01\x00\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00",
             b"\x05\x02\x01\x01",
+        ),
+    ),
+    "upstream_relay": Parser(
+        upstream_relay,
+        (
+            b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38",
+            b"\x05\x02\x01\x00\x05\x00\x00\x03\x04name\x01\xbb",
+            b"\x05\x02\x01\x00\x05\x00\x00\x04" + bytes(16) + b"\x01\xbb",
+            b"\x05\x00\x05\x07\x00\x01" + bytes(6),
         ),
     ),
     "upstream_http": Parser(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.base import Target, WireError
-from gateway.wire.socks_udp import DESTINATION, MAX_HEADER, data_start, header, target
+from gateway.wire.socks_udp import DESTINATION, MAX_HEADER, data_start, header, header_to, target
 from health.reasons import Reason
 
 V4 = b"\x01\xc6\x12\x00\x07\x00\x35"
@@ -81,3 +81,9 @@ def test_any_bytes_are_read_or_refused(datagram: bytes) -> None:
     assert 1 <= found.port <= 65535
     assert len(datagram) - MAX_HEADER <= len(data) <= len(datagram) - 7
     assert datagram.endswith(data)
+
+
+@pytest.mark.parametrize("destination", [V4, V6, NAME, b"\x03\x01a\xff\xff"])
+def test_what_is_handed_on_means_the_same(destination: bytes) -> None:
+    meant = target(destination)
+    assert parse(header_to(meant) + b"data") == (meant, b"data")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.base import Target, WireError
-from gateway.wire.upstream_socks import Socks5Client
+from gateway.wire.upstream_socks import Socks5Associate, Socks5Client
 from health.reasons import WIRE, Fault, Reason
 
 NAME = Target("example.org", 443)
@@ -120,3 +120,29 @@ def test_any_bytes_end_in_bounds(incoming: bytes, sizes: list[int], with_login: 
         refused = error
     assert client.connected or not left
     assert refused is None or WIRE[refused.reason].fault in (Fault.NODE, Fault.TARGET, Fault.CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("reply", "bound"),
+    [
+        (V4_REPLY, Target("127.0.0.1", 1080, ip_address("127.0.0.1"))),
+        (V6_REPLY, Target("::", 1080, ip_address("::"))),
+        (NAME_REPLY, Target("exit", 1080)),
+        (b"\x05\x00\x00\x03\x02\xff\x00\x00\x00", Target("\xff\0", 0)),
+    ],
+)
+@given(st.lists(st.integers(1, 30)))
+def test_a_relay_is_asked_for_in_any_split(reply: bytes, bound: Target, sizes: list[int]) -> None:
+    client = Socks5Associate(LOGIN)
+    sent, left = converse(client, b"\x05\x02\x01\x00" + reply + b"more", sizes)
+    assert client.connected
+    assert sent == b"\x05\x01\x02" + SENT_LOGIN + b"\x05\x03\x00\x01" + bytes(6)
+    assert left == b"more"
+    assert client.bound == bound
+
+
+@pytest.mark.parametrize("code", [*range(1, 10), 255])
+def test_a_relay_that_is_refused_is_the_nodes_fault(code: int) -> None:
+    with pytest.raises(WireError, match="no UDP" if code == 7 else "UDP ASSOCIATE") as refused:
+        converse(Socks5Associate(None), b"\x05\x00\x05" + bytes([code]))
+    assert WIRE[refused.value.reason].fault is Fault.NODE
