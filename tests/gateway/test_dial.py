@@ -371,29 +371,6 @@ async def test_whoever_leaves_leaves_nothing(dialler: Make, hang: float) -> None
     assert descriptors() == before
 
 
-@pytest.mark.parametrize("turns", range(4))
-async def test_a_task_that_is_cancelled_in_any_moment_leaves_nothing(dialler: Make, turns: int) -> None:
-    """Also between the connection and the turn of whoever waits for it."""
-    fleet = OwnFleet(node("jp000001"))
-    link, before = fleet.own("jp000001"), descriptors()
-    made = dialler(fleet)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        link.stock = [unconnected()]
-        task = asyncio.create_task(dial_tasks.dial(made, JP, "u", at(listener.getsockname()[1])))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if turns == 3:  # connected, and not yet its turn
-            while not link.tunnels:
-                made.poller._ready()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert (link.in_flight, len(made.deadlines)) == (0, 0)
-    for unused in link.stock:
-        unused.close()
-    assert descriptors() == before
-
-
 async def test_a_node_that_dies_under_it_is_left_for_another(dialler: Make) -> None:
     fleet = OwnFleet(node("jp000001"), node("jp000002"))
     async with serving(banner_and_echo) as port:
