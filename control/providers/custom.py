@@ -27,7 +27,7 @@ from control.providers import (
     server_names,
     split_endpoint,
 )
-from control.providers.folder import Entry, Folder, scan
+from control.providers.folder import PREFIX, Entry, Folder, scan
 from control.providers.lookups import Lookups, Resolve, resolve
 from control.providers.ovpn import OpenVpnFile
 from control.providers.remotes import Remote
@@ -87,9 +87,16 @@ class Custom:
         return {entry.account: self._settings.slots if entry.shared else 1 for entry in self._folder.entries}
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        mine = [node for node in nodes.values() if node.account in self.accounts()]
-        self._lookups.look_behind(node.vpn_server for node in mine if not _is_number(node.vpn_server))
-        reasons = {node.id: self._why_moved(node) for node in mine}
+        mine = [node for node in nodes.values() if node.account.startswith(PREFIX)]
+        wanted = {(node.account, node.vpn_server) for node in mine}
+        listed: dict[tuple[str, str], list[Remote]] = {}
+        for entry in self._folder.entries if mine else ():
+            for remote in entry.remotes:
+                if (entry.account, remote.host) in wanted:
+                    listed.setdefault((entry.account, remote.host), []).append(remote)
+        known = [node for node in mine if (node.account, node.vpn_server) in listed]
+        self._lookups.look_behind(node.vpn_server for node in known if not _is_number(node.vpn_server))
+        reasons = {node.id: self._why_moved(node, listed[node.account, node.vpn_server]) for node in known}
         return {node_id: why for node_id, why in reasons.items() if why}
 
     async def countries(self) -> tuple[str, ...]:
@@ -163,13 +170,8 @@ class Custom:
             f"the file for {node.vpn_server} is gone from {self._directory}, or says something else now"
         )
 
-    def _why_moved(self, node: Node) -> str:
+    def _why_moved(self, node: Node, same: list[Remote]) -> str:
         address, port, transport = split_endpoint(node.endpoint)
-        same = [
-            r for e in self._folder.entries if e.account == node.account for r in e.remotes if r.host == node.vpn_server
-        ]
-        if not same:
-            return ""
         if not any((remote.port, remote.transport) == (port, transport) for remote in same):
             return f"the file for {node.vpn_server} names another port by now"
         if not _is_number(node.vpn_server) and self._lookups.gone(node.vpn_server, address):
