@@ -24,6 +24,7 @@ from control.nodefiles import NodeFiles
 from control.observe import Moved, Observer
 from control.plan import plan
 from control.recovery import Keeper
+from control.replacing import fulfilled
 from control.scaling import Scaling
 from control.steps import Steps
 from control.troubles import Troubles
@@ -181,6 +182,10 @@ class Reconciler:
             await self._steps.settle_accounts(snapshot.nodes, containers)
             self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
             world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
+            for country, pool in snapshot.pools.items():
+                # What was being done while the records were read may have failed since.
+                if fulfilled(pool, snapshot.nodes.values()) and not any(key.startswith(country) for key in busy):
+                    self._steps.backoff.fulfilled(country)
             for step in plan(world):
                 if step.key not in self._running:
                     self._begin(self._steps, step, term)

@@ -9,6 +9,7 @@ import pytest
 from control.fleet import FleetError, NotFoundError, UnavailableError
 from control.leadership import LostLeadError
 from control.model import Place
+from control.providers import NoSlotError
 from health.model import Node, NodeStatus, Protocol
 
 
@@ -223,3 +224,20 @@ async def test_who_lost_the_lead_while_choosing_drains_nothing(fleet: Any) -> No
 
     assert not await fleet.steps.do(Place("jp-1", "jp", "", old.id, old.id), check)
     assert (await fleet.registry.node(old.id)).status is NodeStatus.SERVING
+
+
+async def test_a_node_that_ended_is_not_told_to_be_the_one_that_was_started(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.pool(1)
+    (old,) = await fleet.serving()
+    await fleet.fleet.stop(old.id)
+    await fleet.later(31)
+    await stopped(fleet, old.id)
+
+    async def refuse(node: Node) -> None:
+        raise NoSlotError("another took the last session")
+
+    monkeypatch.setattr(fleet.placement._accounts, "reserve", refuse)
+    with pytest.raises(FleetError, match="the wish was recorded"):
+        await fleet.fleet.start("jp")

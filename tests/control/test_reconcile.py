@@ -490,3 +490,32 @@ async def test_who_lost_the_lead_while_reading_the_copy_restores_nothing(fleet: 
     await fleet.reconciler.tick()
     assert await registry.users() == {}
     assert await registry.epoch() == ""
+
+
+async def test_a_wish_that_is_taken_back_leaves_no_trouble(fleet: Any) -> None:
+    fleet.world.provider.trouble = "no free server in jp"
+    await fleet.pool(1)
+
+    async def told(reason: str) -> bool:
+        return bool(fleet.reconciler.trouble("jp") == reason)
+
+    await fleet.settle(lambda: told("no free server in jp"))
+    await fleet.pool(0)
+    await fleet.settle(lambda: told(""))
+    assert (await fleet.registry.troubles()).get("jp", "") == ""
+
+
+async def test_a_place_that_failed_and_is_not_wished_for_any_more_leaves_no_trouble(fleet: Any) -> None:
+    await fleet.pool(2)
+    first, second = await fleet.serving(count=2)
+    fleet.world.provider.trouble = "no free server in jp"
+    fleet.world.engine.kill(second.id, 70)
+    await ended(fleet, second.id)
+
+    async def quiet() -> bool:
+        return not fleet.reconciler.trouble("jp")
+
+    assert not await quiet()
+    await fleet.pool(1)
+    await fleet.settle(quiet)
+    assert fleet.world.engine.running == [first.id]
