@@ -7,8 +7,6 @@ declared complete, so that gateways never take it for a fleet without nodes.
 
 import asyncio
 import contextlib
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 
 from control.model import Container
 from control.nodefiles import NodeFiles
+from control.providers.files import write_private
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, Token, UnknownSchemaError, User
 from health.registry import Registry, Snapshot, StaleVersionError
 
@@ -165,12 +164,4 @@ def _provider(nodes: list[Node], country: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        making.rename(path)
-    finally:
-        making.unlink(missing_ok=True)
+    write_private(path, text.encode())
