@@ -86,6 +86,11 @@ class Catalogue:
         self._servers.behind()
         return self._servers.known
 
+    @property
+    def listed_at(self) -> float:
+        """When that list was told (Unix seconds)."""
+        return self._servers.at
+
     async def find(self, hostname: str) -> Server | None:
         """The server of that name, as last told. Raises ProviderError where none were ever told."""
         return self._recommended.get(hostname) or (await self.servers()).get(hostname)
