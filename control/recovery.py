@@ -24,6 +24,9 @@ from health.registry import Registry, Snapshot, StaleVersionError
 
 log = structlog.get_logger()
 
+MOST_WISHED = 10
+"""What a pool may wish for (health.model); while nodes are replaced, more of a country run."""
+
 
 class Copy(Record):
     """The part of a snapshot that control restores."""
@@ -99,7 +102,9 @@ async def rebuild(
     wanted = Counter(node.country for node in nodes)
     pools = {pool.country: pool for pool in copy.pools}
     for country, count in wanted.items():
-        pools.setdefault(country, Pool(country=country, desired=count, provider=_provider(nodes, country)))
+        pools.setdefault(
+            country, Pool(country=country, desired=min(count, MOST_WISHED), provider=_provider(nodes, country))
+        )
     for pool in pools.values():
         with contextlib.suppress(StaleVersionError):
             await registry.put_pool(pool.model_copy(update={"version": 0}))
