@@ -52,6 +52,7 @@ class Observer:
             if node.kind is NodeKind.VPN and (node.machine in self._machines or node.id in here)
         }
         now = self._clock()
+        self._steps.remember(nodes.keys())
         self._agents.follow(
             c.node for c in containers if not c.ended and c.node in nodes and not nodes[c.node].status.ended
         )

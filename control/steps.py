@@ -8,7 +8,7 @@ could not be done says so in the log and leaves the world as it was; the next pl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -129,6 +129,12 @@ class Steps:
             case Forget():
                 await self._forget(step.node)
         return True
+
+    def remember(self, nodes: Set[str]) -> None:
+        """Forget what was learnt of all other nodes: another instance may have seen them end."""
+        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes:
+            self.verdicts.pop(node_id, None)
+            self._serving_from.pop(node_id, None)
 
     async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
         """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
@@ -287,7 +293,6 @@ class Steps:
     async def _forget(self, node: Node) -> None:
         await self._registry.release_slot(node.slot, node.id)
         await self._registry.delete_node(node.id)
-        self.verdicts.pop(node.id, None)
         await asyncio.to_thread(self._files.remove, node.id)
         await asyncio.to_thread(self._files.forget_log, node.id)
 
