@@ -139,7 +139,7 @@ async def test_what_was_told_last_of_a_server_counts(api: Api, world: World) -> 
     now = [1.0]
     catalogue = Catalogue(api, None, lambda: now[0], lambda: now[0])
     await catalogue.recommended(WISH)
-    await until(lambda: catalogue.listed())
+    await until(catalogue.listed)
     now[0] = 4000.0
     world.answers["/v1/servers"][0] |= {"station": "198.18.10.98"}
     await until(lambda: catalogue.listed()["jp1.nordvpn.example"].address == "198.18.10.98")
