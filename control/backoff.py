@@ -41,6 +41,12 @@ class Backoff:
         """A node of the slot serves: its last failure is no longer news. The count stays until it served for 10 s."""
         self._reasons.pop(slot, None)
 
+    def fulfilled(self, country: str) -> None:
+        """Nothing is missing in `country` (any more): why something was is no longer news."""
+        self._unplaced.pop(country, None)
+        for slot in [slot for slot in self._reasons if slot.rpartition("-")[0] == country]:
+            del self._reasons[slot]
+
     def reason(self, country: str) -> str:
         """Why no node is placed in `country`, or why a slot failed last; empty where none did since its success."""
         if self._unplaced.get(country):

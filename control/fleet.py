@@ -112,7 +112,7 @@ class Fleet:
         # Another control instance answered the raised wish first: its node is the one asked for.
         holder = (await self._registry.claims([slot])).get(slot, "")
         found = await self._registry.node(holder) if holder else None
-        if found is None:
+        if found is None or found.status.ended:
             raise FleetError("the wish was recorded; its node is placed by another instance")
         return found
 

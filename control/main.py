@@ -150,6 +150,7 @@ def _assemble(
         steps=steps,
         wake=wake,
         troubles=troubles,
+        moved=placement.moved,
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(

@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import Any
 
 from control.providers import Secret
+from control.providers.files import write_private
 from health.agent.protocol import AGENT_UID, SOCKET_NAME
 from health.model import NODE_ID
 
@@ -75,13 +76,8 @@ class NodeFiles:
         shutil.rmtree(self._directory(node_id), ignore_errors=True)
 
     def save_log(self, node_id: str, text: str) -> None:
-        """Keep the last output of a node (at most 256 KiB)."""
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._log(node_id)
-        making = path.with_suffix(f".{token_hex(4)}")
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text[-MAX_LOG:])
-        making.rename(path)
+        """Keep the last output of a node (at most 256 KiB), whole or not at all. Raises OSError."""
+        write_private(self._log(node_id), text[-MAX_LOG:].encode(errors="replace"))
 
     def log(self, node_id: str) -> str:
         """What `save_log` kept, or an empty string."""

@@ -17,11 +17,6 @@ Moved = Callable[[dict[str, Node]], dict[str, str]]
 """Of some nodes, why those do not match any more what their provider says (their server has another address, say)."""
 
 
-def nothing_moved(nodes: dict[str, Node]) -> dict[str, str]:
-    """For providers whose servers stay where they are."""
-    return {}
-
-
 class Observer:
     """Observes the nodes of the machines that the engine reaches."""
 
@@ -33,9 +28,9 @@ class Observer:
         steps: Steps,
         machines: frozenset[str],
         limits: Limits,
+        moved: Moved,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        moved: Moved = nothing_moved,
     ) -> None:
         self._registry = registry
         self._agents = agents
@@ -57,6 +52,7 @@ class Observer:
             if node.kind is NodeKind.VPN and (node.machine in self._machines or node.id in here)
         }
         now = self._clock()
+        self._steps.remember(nodes.keys())
         self._agents.follow(
             c.node for c in containers if not c.ended and c.node in nodes and not nodes[c.node].status.ended
         )

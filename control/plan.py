@@ -155,7 +155,10 @@ def _passed_again(world: World, node: Node, verdict: Verdict) -> Iterator[Step]:
 
 
 def _draining(world: World, node: Node, container: Container) -> Iterator[Step]:
-    if dying(world, node) or _age(world, node) >= world.limits.drain_deadline:
+    if container.state == "created":
+        # Told from a container that never ran: a stop does not end it.
+        yield from _container_ended(node, container)
+    elif dying(world, node) or _age(world, node) >= world.limits.drain_deadline:
         yield Stop(node, container)
 
 

@@ -21,9 +21,10 @@ from control.leadership import Leadership, LostLeadError, Term
 from control.load import Carried, carried
 from control.model import Container, Limits, Step
 from control.nodefiles import NodeFiles
-from control.observe import Moved, Observer, nothing_moved
+from control.observe import Moved, Observer
 from control.plan import plan
 from control.recovery import Keeper
+from control.replacing import fulfilled
 from control.scaling import Scaling
 from control.steps import Steps
 from control.troubles import Troubles
@@ -54,13 +55,13 @@ class Reconciler:
         keeper: Keeper,
         files: NodeFiles,
         agents: Agents,
+        moved: Moved,
         engine: Engine | None = None,
         steps: Steps | None = None,
         wake: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         troubles: Troubles | None = None,
-        moved: Moved = nothing_moved,
         load: Callable[[], Awaitable[Carried]] | None = None,
     ) -> None:
         self._settings = settings
@@ -172,15 +173,19 @@ class Reconciler:
         await term.check()
         await self._configured_nodes(snapshot)
         if not snapshot.epoch:
-            await self._rebuild(containers)
+            await self._rebuild(containers, term)
             return
         await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
-            await self._sweep(snapshot)
+            await self._sweep(snapshot, containers)
             await self._steps.settle_accounts(snapshot.nodes, containers)
             self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
             world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
+            for country, pool in snapshot.pools.items():
+                # What was being done while the records were read may have failed since.
+                if fulfilled(pool, snapshot.nodes.values()) and not any(key.startswith(country) for key in busy):
+                    self._steps.backoff.fulfilled(country)
             for step in plan(world):
                 if step.key not in self._running:
                     self._begin(self._steps, step, term)
@@ -188,8 +193,10 @@ class Reconciler:
                 await self._troubles.note(country, self._steps.backoff.reason(country))
         await self._troubles.share(self._clock())
 
-    async def _rebuild(self, containers: list[Container]) -> None:
+    async def _rebuild(self, containers: list[Container], term: Term) -> None:
         copy, without = await self._keeper.load()
+        # Users and tokens deleted since another filled it must not come back.
+        await term.check()
         told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
         log.warning("registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
@@ -263,10 +270,12 @@ class Reconciler:
         for node_id in wanted.keys() - present.keys():
             await self._registry.put_node(wanted[node_id])
 
-    async def _sweep(self, snapshot: Snapshot) -> None:
-        # Files of nodes that ended while nobody looked; before the first step, so that none is being written.
+    async def _sweep(self, snapshot: Snapshot, containers: list[Container]) -> None:
+        # Files of nodes that ended while nobody looked; before the first step, so that none is being written. What has
+        # a container may still run, whether its record can be read or not.
         if not self._swept:
-            gone = await asyncio.to_thread(self._files.sweep, set(snapshot.nodes))
+            keep = set(snapshot.nodes) | {container.node for container in containers}
+            gone = await asyncio.to_thread(self._files.sweep, keep)
             self._swept = True
             if gone:
                 log.info("old_files_removed", nodes=gone)

@@ -7,8 +7,6 @@ declared complete, so that gateways never take it for a fleet without nodes.
 
 import asyncio
 import contextlib
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,10 +18,14 @@ from pydantic import ValidationError
 
 from control.model import Container
 from control.nodefiles import NodeFiles
+from control.providers.files import write_private
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Record, Token, UnknownSchemaError, User
 from health.registry import Registry, Snapshot, StaleVersionError
 
 log = structlog.get_logger()
+
+MOST_WISHED = 10
+"""What a pool may wish for (health.model); while nodes are replaced, more of a country run."""
 
 
 class Copy(Record):
@@ -100,7 +102,9 @@ async def rebuild(
     wanted = Counter(node.country for node in nodes)
     pools = {pool.country: pool for pool in copy.pools}
     for country, count in wanted.items():
-        pools.setdefault(country, Pool(country=country, desired=count, provider=_provider(nodes, country)))
+        pools.setdefault(
+            country, Pool(country=country, desired=min(count, MOST_WISHED), provider=_provider(nodes, country))
+        )
     for pool in pools.values():
         with contextlib.suppress(StaleVersionError):
             await registry.put_pool(pool.model_copy(update={"version": 0}))
@@ -165,12 +169,4 @@ def _provider(nodes: list[Node], country: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        making.rename(path)
-    finally:
-        making.unlink(missing_ok=True)
+    write_private(path, text.encode())

@@ -1,4 +1,7 @@
-"""What reconciler and operator share about successors: who succeeds whom, and whether there is room for one. Pure."""
+"""What reconciler and operator share about a pool's nodes: who succeeds whom, and whether one more fits or is missing.
+
+Pure.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 from control.model import ACTIVE
 from control.poolplan import EXTRA
 from control.providers import Wish
-from health.model import Node, NodeStatus, Pool
+from health.model import Node, NodeKind, NodeStatus, Pool
 
 
 def successor(nodes: Iterable[Node], node_id: str) -> Node | None:
@@ -17,6 +20,12 @@ def successor(nodes: Iterable[Node], node_id: str) -> Node | None:
 def has_room(nodes: Iterable[Node], pool: Pool) -> bool:
     """Whether one more node of `pool` may start beside those that have not ended."""
     return sum(node.country == pool.country and not node.status.ended for node in nodes) < pool.desired + EXTRA
+
+
+def fulfilled(pool: Pool, nodes: Iterable[Node]) -> bool:
+    """Whether as many nodes serve as are wished for, not counting those that are to be replaced."""
+    there = [node for node in nodes if node.country == pool.country and node.kind is NodeKind.VPN]
+    return sum(node.status is NodeStatus.SERVING and not node.retire for node in there) >= pool.desired
 
 
 def wish(pool: Pool, old: Node | None) -> Wish:

@@ -14,6 +14,9 @@ from health.registry import Registry, Snapshot, StaleVersionError
 
 log = structlog.get_logger()
 
+UNSEEN_S = 60.0
+"""After so long without a look (another led, or Redis was away) what the load was meanwhile is not known."""
+
 
 class Scaling:
     """`read` asks all gateways; at most once in `interval` seconds, and only where a pool follows its load."""
@@ -38,8 +41,14 @@ class Scaling:
         """Scale what needs it; True where a pool was changed. Raises RegistryError, and LostLeadError by `check`."""
         pools = {country: pool for country, pool in snapshot.pools.items() if pool.target_connections is not None}
         now = self._clock()
-        if not pools or now < self._due:
+        if not pools:
+            self._past = {}
+            await self._troubles.note("load", "")
             return False
+        if now < self._due:
+            return False
+        if now - self._due > UNSEEN_S:
+            self._past = {}
         self._due = now + self._interval
         carried = await self._read()
         await check()

@@ -8,7 +8,7 @@ could not be done says so in the log and leaves the world as it was; the next pl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -125,10 +125,16 @@ class Steps:
             case Remove():
                 await self._remove(step, check)
             case RemoveOrphan():
-                await self._remove_orphan(step.container, check)
+                return await self._remove_orphan(step.container, check)
             case Forget():
                 await self._forget(step.node)
         return True
+
+    def remember(self, nodes: Set[str]) -> None:
+        """Forget what was learnt of all other nodes: another instance may have seen them end."""
+        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes:
+            self.verdicts.pop(node_id, None)
+            self._serving_from.pop(node_id, None)
 
     async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
         """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
@@ -143,7 +149,7 @@ class Steps:
         except NoSlotError as error:
             self.backoff.wait(step.slot, self._clock(), SLOT_RETRY_S)
             self.backoff.unplaced(step.country, str(error))
-            return await self._drain_first(step.instead, str(error))
+            return await self._drain_first(step.instead, str(error), check)
         except ProviderError as error:
             delay = self.backoff.failed(step.slot, self._clock(), "")
             log.warning("no_server", slot=step.slot, reason=str(error), retry_s=delay)
@@ -169,10 +175,12 @@ class Steps:
             node = node.model_copy(update=traits(pool, old))
             return await self._placement.claim(step.slot, node, step.expected) is not None
 
-    async def _drain_first(self, node_id: str, why: str) -> bool:
+    async def _drain_first(self, node_id: str, why: str, check: Check) -> bool:
         node = await self._registry.node(node_id) if node_id else None
         if node is None or node.status is not NodeStatus.SERVING:
             return False
+        # Choosing a server may have taken as long as it took another to lead and to place the successor.
+        await check()
         leaving = drained_first(node, why, self._wall())
         return await self._store(leaving, node.status)
 
@@ -269,21 +277,22 @@ class Steps:
         await self._engine.remove(step.container.id)
         await asyncio.to_thread(self._files.remove, step.node_id)
 
-    async def _remove_orphan(self, container: Container, check: Check) -> None:
-        # The list was read before the records: one that was recorded meanwhile is no orphan.
-        if container.node and await self._registry.node(container.node) is not None:
-            return
+    async def _remove_orphan(self, container: Container, check: Check) -> bool:
+        # The list was read before the records: one that was recorded meanwhile is no orphan. Nor is one whose record
+        # cannot be read here: a newer control's node may be serving.
+        if container.node and await self._registry.recorded(container.node):
+            return False
         await check()
         log.warning("orphan_removed", container=container.name, node=container.node)
         await self._engine.remove(container.id)
         await self._registry.publish("orphan", container.node, reason="a container that no record knows was removed")
         if NODE_ID.fullmatch(container.node):
             await asyncio.to_thread(self._files.remove, container.node)
+        return True
 
     async def _forget(self, node: Node) -> None:
         await self._registry.release_slot(node.slot, node.id)
         await self._registry.delete_node(node.id)
-        self.verdicts.pop(node.id, None)
         await asyncio.to_thread(self._files.remove, node.id)
         await asyncio.to_thread(self._files.forget_log, node.id)
 

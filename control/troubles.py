@@ -13,6 +13,8 @@ log = structlog.get_logger()
 
 SHARE_S = 5.0
 """How often the registry is told what it knows already: its record expires."""
+EVERYBODYS = frozenset({"redis", "events", "copy"})
+"""What an instance that does not lead sees for itself."""
 
 
 class Troubles:
@@ -38,6 +40,8 @@ class Troubles:
     async def follow(self) -> None:
         """Learn what the instance that leads says. Raises RegistryError."""
         self._others, self._shared = await self._registry.troubles(), None
+        # What this one found while it led is the leader's to say by now.
+        self._reasons = {subject: reason for subject, reason in self._reasons.items() if subject in EVERYBODYS}
 
     async def note(self, subject: str, reason: str) -> None:
         """What holds for `subject` now; an empty reason where all is well. Never raises."""

@@ -15,10 +15,14 @@ class Wellness:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, float]] = {}
+        self._looked = float("-inf")
         self.unwell: dict[str, float] = {}
 
     def look(self, scores: Mapping[str, Score], now: float) -> None:
-        """Take the scores as they are at `now` (monotonic seconds)."""
+        """Take the scores as they are at `now` (monotonic seconds). What held while nobody looked is not known."""
+        if now - self._looked > STALE_S:
+            self.unwell.clear()
+        self._looked = now
         self._seen = {node: self._stamp(node, score, now) for node, score in scores.items()}
         for node in set(self.unwell) | set(scores):
             score = scores.get(node)

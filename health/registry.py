@@ -163,6 +163,11 @@ class Registry:
     async def node(self, node_id: str) -> Node | None:
         return (await self._read("node", [node_id], Node)).get(node_id)
 
+    async def recorded(self, node_id: str) -> bool:
+        """True as well for a record that a newer writer made, and that nobody here can read."""
+        async with self._call():
+            return bool(await self._redis.exists(PREFIX + f"node:{node_id}"))
+
     async def nodes(self) -> dict[str, Node]:
         return await self._read_all("node", "nodes", Node)
 

@@ -97,7 +97,7 @@ class Provider(Interface):
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
         """Those of `nodes` whose server has another address or port by now, by id, and why they do not match.
 
-        By what is known; newer knowledge is fetched behind it, once an hour at most. Never waits, never raises. A
+        By what is known; newer knowledge is fetched behind it, every ten minutes at most. Never waits, never raises. A
         server that is not known, or a provider in trouble, moves nobody. Nodes of other providers are passed over.
         """
         ...

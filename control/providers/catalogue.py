@@ -66,7 +66,8 @@ class Catalogue:
             clock,
             wall,
         )
-        self._recommended: dict[str, Server] = {}
+        self._wall = wall
+        self._recommended: dict[str, tuple[float, Server]] = {}
 
     async def lands(self) -> Mapping[str, Land]:
         """The countries, by code. Raises ProviderError where none were ever told."""
@@ -79,16 +80,24 @@ class Catalogue:
         except ProviderError:
             if not self._recommended:
                 raise
-            return self._recommended
+            return {hostname: server for hostname, (_, server) in self._recommended.items()}
 
     def listed(self) -> Mapping[str, Server]:
         """The servers of the last list that was believed, by name; fetches a newer one behind it when that is due."""
         self._servers.behind()
         return self._servers.known
 
+    @property
+    def listed_at(self) -> float:
+        """When that list was told (Unix seconds)."""
+        return self._servers.at
+
     async def find(self, hostname: str) -> Server | None:
         """The server of that name, as last told. Raises ProviderError where none were ever told."""
-        return self._recommended.get(hostname) or (await self.servers()).get(hostname)
+        at, recommended = self._recommended.get(hostname, (0.0, None))
+        if recommended is not None and at >= self.listed_at:
+            return recommended
+        return (await self.servers()).get(hostname) or recommended
 
     async def recommended(self, wish: Wish) -> list[Server]:
         """The servers the provider recommends for `wish`, or none where it does not say."""
@@ -107,7 +116,7 @@ class Catalogue:
         except ProviderError as error:
             log.warning("recommendations_failed", country=wish.country, reason=str(error))
             return []
-        self._recommended.update({server.hostname: server for server in servers})
+        self._recommended.update({server.hostname: (self._wall(), server) for server in servers})
         return servers
 
     async def close(self) -> None:

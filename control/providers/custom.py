@@ -27,8 +27,8 @@ from control.providers import (
     server_names,
     split_endpoint,
 )
-from control.providers.folder import Entry, Folder, scan
-from control.providers.lookups import Lookups, Resolve, resolve
+from control.providers.folder import PREFIX, Entry, Folder, scan
+from control.providers.lookups import AGAIN_S, Lookups, Resolve, resolve
 from control.providers.ovpn import OpenVpnFile
 from control.providers.remotes import Remote
 from control.providers.wgconf import WireGuardFile
@@ -56,8 +56,11 @@ class Custom:
         self._settings = settings
         self._directory = directory
         self._lookups = Lookups(settings.timeout, clock, resolve)
+        self._clock = clock
         self._folder = Folder()
         self._lock = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._behind: asyncio.Task[None] | None = None
 
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
@@ -87,9 +90,18 @@ class Custom:
         return {entry.account: self._settings.slots if entry.shared else 1 for entry in self._folder.entries}
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        mine = [node for node in nodes.values() if node.account in self.accounts()]
-        self._lookups.look_behind(node.vpn_server for node in mine if not _is_number(node.vpn_server))
-        reasons = {node.id: self._why_moved(node) for node in mine}
+        mine = [node for node in nodes.values() if node.account.startswith(PREFIX)]
+        if mine:
+            self._read_behind()
+        wanted = {(node.account, node.vpn_server) for node in mine}
+        listed: dict[tuple[str, str], list[Remote]] = {}
+        for entry in self._folder.entries if mine else ():
+            for remote in entry.remotes:
+                if (entry.account, remote.host) in wanted:
+                    listed.setdefault((entry.account, remote.host), []).append(remote)
+        known = [node for node in mine if (node.account, node.vpn_server) in listed]
+        self._lookups.look_behind(node.vpn_server for node in known if not _is_number(node.vpn_server))
+        reasons = {node.id: self._why_moved(node, listed[node.account, node.vpn_server]) for node in known}
         return {node_id: why for node_id, why in reasons.items() if why}
 
     async def countries(self) -> tuple[str, ...]:
@@ -103,12 +115,28 @@ class Custom:
         return {country: tuple(sorted(names)) for country, names in found.items()}
 
     async def close(self) -> None:
+        if self._behind is not None:
+            self._behind.cancel()
+            await asyncio.gather(self._behind, return_exceptions=True)
         await self._lookups.close()
 
     # the folder
 
+    def _read_behind(self) -> None:
+        """Read the folder again without waiting for it, if that is due."""
+        running = self._behind is not None and not self._behind.done()
+        if not running and self._clock() - self._read_at >= AGAIN_S:
+            self._behind = asyncio.create_task(self._try(), name="folder of VPN files")
+
+    async def _try(self) -> None:
+        try:
+            await self._read()
+        except ProviderError as error:
+            log.warning("vpn_files_not_read", reason=str(error))
+
     async def _read(self) -> Folder:
         async with self._lock:
+            self._read_at = self._clock()
             found = await asyncio.to_thread(scan, self._directory, self._folder)
             if found is not self._folder:
                 for why in found.refused[:SHOWN]:
@@ -163,13 +191,8 @@ class Custom:
             f"the file for {node.vpn_server} is gone from {self._directory}, or says something else now"
         )
 
-    def _why_moved(self, node: Node) -> str:
+    def _why_moved(self, node: Node, same: list[Remote]) -> str:
         address, port, transport = split_endpoint(node.endpoint)
-        same = [
-            r for e in self._folder.entries if e.account == node.account for r in e.remotes if r.host == node.vpn_server
-        ]
-        if not same:
-            return ""
         if not any((remote.port, remote.transport) == (port, transport) for remote in same):
             return f"the file for {node.vpn_server} names another port by now"
         if not _is_number(node.vpn_server) and self._lookups.gone(node.vpn_server, address):

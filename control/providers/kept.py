@@ -57,6 +57,11 @@ class Kept(Generic[T]):
         """What is there, by name; empty before anything was told."""
         return self._known
 
+    @property
+    def at(self) -> float:
+        """When that was told (Unix seconds)."""
+        return self._at
+
     async def get(self) -> dict[str, T]:
         """What is there, else what is told now. Raises ProviderError where there is neither."""
         if not self._loaded:

@@ -11,6 +11,7 @@ import hmac
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,7 @@ class Logins:
         self._clock = clock
         self._kept: dict[str, tuple[float, str, Credentials]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def trouble(self, account: NordVpnAccount) -> str:
         """Why this account cannot be used, as far as is known without asking; empty where nothing speaks against it."""
@@ -64,7 +66,14 @@ class Logins:
         return ""
 
     async def credentials(self, account: NordVpnAccount) -> Credentials:
-        """The credentials of `account`. Raises ProviderError; its text holds neither token nor credentials."""
+        """The credentials of `account`. Raises ProviderError; its text holds neither token nor credentials.
+
+        Nodes that start together ask the provider once.
+        """
+        async with self._locks[account.name]:
+            return await self._credentials(account)
+
+    async def _credentials(self, account: NordVpnAccount) -> Credentials:
         token = await read_token(account)
         digest = _digest(token)
         self._check(account, digest)

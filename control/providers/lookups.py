@@ -8,7 +8,9 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -22,6 +24,8 @@ GONE_S = 3600.0
 LOOKS = 3
 MAX_ADDRESSES = 64
 Resolve = Callable[[str], Awaitable[list[str]]]
+# A look-up that timed out keeps its thread until the resolver gives up: let files not wait behind it.
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="look-up")
 
 
 @dataclass(slots=True)
@@ -35,7 +39,8 @@ class _Host:
 
 async def resolve(host: str) -> list[str]:
     """The IPv4 addresses of `host`, by this machine's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+    look = partial(socket.getaddrinfo, host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+    found = await asyncio.get_running_loop().run_in_executor(_THREADS, look)
     return [str(address[0]) for *_, address in found]
 
 

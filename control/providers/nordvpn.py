@@ -85,7 +85,7 @@ class NordVpn:
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
         mine = [node for node in nodes.values() if node.account in self.accounts()]
-        return moved(self._catalogue.listed(), mine) if mine else {}
+        return moved(self._catalogue.listed(), self._catalogue.listed_at, mine) if mine else {}
 
     async def countries(self) -> tuple[str, ...]:
         try:
@@ -176,11 +176,15 @@ class NordVpn:
         return Material(dns, files)
 
 
-def moved(listed: Mapping[str, Server], nodes: Iterable[Node]) -> dict[str, str]:
-    """Of `nodes`, those whose server is in `listed` under another address, and why they do not match. Pure."""
+def moved(listed: Mapping[str, Server], told: float, nodes: Iterable[Node]) -> dict[str, str]:
+    """Of `nodes`, those whose server is in `listed` under another address, and why they do not match. Pure.
+
+    `told`: when the list was (Unix seconds). A node that was requested later may know better: servers are recommended
+    by newer knowledge.
+    """
     found = {}
     for node in nodes:
         server = listed.get(node.vpn_server)
-        if server is not None and server.address not in server_names(node):
+        if server is not None and node.requested_at <= told and server.address not in server_names(node):
             found[node.id] = f"{node.vpn_server} has another address by now: {server.address}"
     return found

@@ -238,7 +238,7 @@ async def test_a_full_disk_stops_nothing_and_says_so(fleet: Any, told: Told, mon
     await fleet.pool(1)
     await fleet.serving()
     with monkeypatch.context() as patch:
-        patch.setattr("control.recovery.os.fsync", full)
+        patch.setattr("control.providers.files.os.fsync", full)
         await fleet.pool(2)
         await fleet.serving(count=2)
         assert await told.reason("trouble") == (

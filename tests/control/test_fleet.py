@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from control.fleet import FleetError, NotFoundError, UnavailableError
+from control.leadership import LostLeadError
+from control.model import Place
+from control.providers import NoSlotError
 from health.model import Node, NodeStatus, Protocol
 
 
@@ -207,3 +210,34 @@ async def test_two_operators_at_once_scale_start_and_stop_without_losing_a_wish(
     desired = (await fleet.registry.pool("jp")).desired
     assert desired in (1, 4)
     await fleet.serving(count=desired)
+
+
+async def test_who_lost_the_lead_while_choosing_drains_nothing(fleet: Any) -> None:
+    fleet.world.provider.slots = 1
+    await fleet.pool(1)
+    (old,) = await fleet.serving()
+    answers = iter([None, LostLeadError("another leads")])
+
+    async def check() -> None:
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    assert not await fleet.steps.do(Place("jp-1", "jp", "", old.id, old.id), check)
+    assert (await fleet.registry.node(old.id)).status is NodeStatus.SERVING
+
+
+async def test_a_node_that_ended_is_not_told_to_be_the_one_that_was_started(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.pool(1)
+    (old,) = await fleet.serving()
+    await fleet.fleet.stop(old.id)
+    await fleet.later(31)
+    await stopped(fleet, old.id)
+
+    async def refuse(node: Node) -> None:
+        raise NoSlotError("another took the last session")
+
+    monkeypatch.setattr(fleet.placement._accounts, "reserve", refuse)
+    with pytest.raises(FleetError, match="the wish was recorded"):
+        await fleet.fleet.start("jp")

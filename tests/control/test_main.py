@@ -12,10 +12,12 @@ import aiohttp
 import pytest
 
 from control.config import ControlSettings, CustomSettings, NordVpnAccount, NordVpnSettings
-from control.main import StartError, run
+from control.main import StartError, _assemble, run
 from deploy import ports
 from health.config import RedisSettings
-from health.registry import Registry
+from health.model import Node, NodeKind, NodeStatus
+from health.registry import Registry, Snapshot
+from tests.control.conftest import FakeEngine, FakeProvider
 
 
 def settings(port: int, **more: Any) -> ControlSettings:
@@ -107,3 +109,26 @@ async def test_a_folder_of_vpn_files_is_read_at_start_and_a_bad_file_costs_nobod
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(running, 5)
     assert "jp-1.ovpn line 1: up is not allowed" in capsys.readouterr().out
+
+
+async def test_nodes_of_servers_with_another_address_are_told_to_the_plan(redis_url: str, tmp_path: Path) -> None:
+    registry = Registry.open(RedisSettings(url=redis_url))
+    provider, engine = FakeProvider(), FakeEngine()
+    provider.elsewhere = {"jp1.vpn.example"}
+    given = settings(0, engine="docker", direct_nodes=[])
+    parts = _assemble(given, NordVpnSettings(), tmp_path, registry, {"nordvpn": provider}, engine)
+    there = Node(
+        id="jp000001",
+        country="jp",
+        kind=NodeKind.VPN,
+        status=NodeStatus.SERVING,
+        machine="m1",
+        slot="jp-0",
+        vpn_server="jp1.vpn.example",
+    )
+    try:
+        assert parts.reconciler._observer is not None
+        world = await parts.reconciler._observer.world(Snapshot("e", {there.id: there}), [], frozenset())
+        assert world.moved == {there.id: "moved"}
+    finally:
+        await registry.close()

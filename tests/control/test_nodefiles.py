@@ -1,5 +1,6 @@
 """An exit's files on the host: who may read what, and that nothing is left half-done."""
 
+import errno
 import json
 import os
 import stat
@@ -105,3 +106,13 @@ def test_logs_are_bounded_private_and_forgotten(tmp_path: Path) -> None:
     files.forget_log(NODE)
     files.forget_log(NODE)
     assert files.log(NODE) == ""
+
+
+def test_a_log_that_could_not_be_kept_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        NodeFiles(tmp_path).save_log("jp000001", "the last line")
+    assert list((tmp_path / "logs").iterdir()) == []

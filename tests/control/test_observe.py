@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from control.model import Container
+from control.model import Container, Outcome, Verdict
 from health.model import Node, NodeKind, NodeStatus, Pool
 from health.registry import Snapshot
 
@@ -42,3 +42,8 @@ async def test_a_slot_taken_after_the_snapshot_is_busy_and_a_claim_without_a_rec
     world = await observe(fleet)
     assert world.busy == {"jp-0"}
     assert world.claims == {"jp-0": "jp000000", "jp-1": "jp000001"}
+
+
+async def test_what_was_learnt_of_nodes_that_are_gone_is_forgotten(fleet: Any) -> None:
+    fleet.steps.verdicts = {name: Verdict(Outcome.PASSED, 1) for name in ("jp000000", "jp000001")}
+    assert set((await observe(fleet, node(0))).verdicts) == {"jp000000"}

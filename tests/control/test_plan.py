@@ -478,3 +478,9 @@ def test_from_anywhere_it_converges_without_ever_doubling_a_slot(
     assert not final or all(n.follows is sim.protocol and not n.retire for n in serving_now)
     assert not sim.strays
     assert {n.id for n in serving_now} == {i for i, state in sim.containers.items() if state == "running"}
+
+
+def test_a_draining_node_whose_container_never_ran_ends() -> None:
+    there = node(0, NodeStatus.DRAINING, exit_ip="", reason="tunnel not up within 30 s")
+    found = plan(world(there, desired=0, containers=(container(there, "created"),)))
+    assert found == [Advance(there, NodeStatus.FAILED, there.reason)]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from control.engine import EngineError, ImageMissingError
 from control.model import LABEL, Outcome, Verdict
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool, User
-from health.registry import Registry
+from health.registry import PREFIX, Registry
 
 
 async def ended(control: Any, node_id: str) -> Node:
@@ -449,3 +450,72 @@ async def test_pools_of_other_countries_do_not_wait_for_each_other(fleet: Any) -
         await fleet.registry.put_pool(Pool(country=country, desired=1))
     for country in ("jp", "us", "gb"):
         await fleet.serving(country)
+
+
+async def test_a_node_whose_record_cannot_be_read_keeps_its_container_and_its_files(
+    fleet: Any, new_control: Callable[..., Any], redis_url: str
+) -> None:
+    await fleet.pool(1)
+    (old,) = await fleet.serving()
+    await fleet.close()
+    key = PREFIX + f"node:{old.id}"
+    async with aioredis.from_url(redis_url, decode_responses=True) as client:
+        newer = json.loads(await client.get(key)) | {"schema": 2}
+        await client.set(key, json.dumps(newer))
+    second = new_control()
+    await second.pool(0)
+    for _ in range(3):
+        await second.reconciler.tick()
+        await second.reconciler.settle()
+    assert second.reconciler.leader
+    assert fleet.world.engine.running == [old.id]
+    assert second.files.read(old.id) is not None
+
+
+async def test_who_lost_the_lead_while_reading_the_copy_restores_nothing(fleet: Any, registry: Registry) -> None:
+    await fleet.pool(1)
+    await fleet.serving()
+    await registry.put_user(User(name="alice", password_hash="hash"))
+    await fleet.reconciler.tick()
+    copy = await fleet.reconciler._keeper.load()
+    assert [user.name for user in copy[0].users] == ["alice"]
+    await registry._redis.flushall()
+
+    async def slow() -> Any:
+        await registry._redis.delete(PREFIX + "lease:reconciler")
+        await registry.acquire("reconciler", "somebody", 30)
+        return copy
+
+    fleet.reconciler._keeper.load = slow
+    await fleet.reconciler.tick()
+    assert await registry.users() == {}
+    assert await registry.epoch() == ""
+
+
+async def test_a_wish_that_is_taken_back_leaves_no_trouble(fleet: Any) -> None:
+    fleet.world.provider.trouble = "no free server in jp"
+    await fleet.pool(1)
+
+    async def told(reason: str) -> bool:
+        return bool(fleet.reconciler.trouble("jp") == reason)
+
+    await fleet.settle(lambda: told("no free server in jp"))
+    await fleet.pool(0)
+    await fleet.settle(lambda: told(""))
+    assert (await fleet.registry.troubles()).get("jp", "") == ""
+
+
+async def test_a_place_that_failed_and_is_not_wished_for_any_more_leaves_no_trouble(fleet: Any) -> None:
+    await fleet.pool(2)
+    first, second = await fleet.serving(count=2)
+    fleet.world.provider.trouble = "no free server in jp"
+    fleet.world.engine.kill(second.id, 70)
+    await ended(fleet, second.id)
+
+    async def quiet() -> bool:
+        return not fleet.reconciler.trouble("jp")
+
+    assert not await quiet()
+    await fleet.pool(1)
+    await fleet.settle(quiet)
+    assert fleet.world.engine.running == [first.id]

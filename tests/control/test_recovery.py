@@ -7,9 +7,9 @@ import pytest
 
 from control.model import Container
 from control.nodefiles import NodeFiles
-from control.recovery import Copy, Keeper, adopted, copy_of, restored
+from control.recovery import Copy, Keeper, adopted, copy_of, rebuild, restored
 from health.model import Node, NodeKind, NodeStatus, Pool, User
-from health.registry import Snapshot
+from health.registry import Registry, Snapshot
 
 
 def node(number: int, status: NodeStatus = NodeStatus.SERVING, kind: NodeKind = NodeKind.VPN) -> Node:
@@ -76,3 +76,10 @@ def test_a_container_whose_files_are_gone_is_not_adopted(tmp_path: Path, told: s
     files.config_dir("jp000001").mkdir(parents=True)
     (files.config_dir("jp000001") / "node.json").write_text(told)
     assert adopted(container(1), "m", "nordvpn", files, 1.0) is None
+
+
+async def test_more_containers_than_a_pool_may_wish_for_are_restored_all_the_same(registry: Registry) -> None:
+    told = await rebuild(registry, Copy(), [container(n) for n in range(12)], lambda c: node(int(c.node[2:], 16)))
+    assert "12 nodes, 1 pools" in told
+    assert await registry.epoch()
+    assert {pool.desired for pool in (await registry.pools()).values()} == {10}

@@ -1,7 +1,7 @@
 """What a successor is asked for."""
 
 from control.providers import Wish
-from control.replacing import drained_first, has_room, successor, traits, wish
+from control.replacing import drained_first, fulfilled, has_room, successor, traits, wish
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol
 
 POOL = Pool(country="jp", desired=1, protocol=Protocol.WIREGUARD)
@@ -39,3 +39,10 @@ def test_one_that_drains_first_says_why_and_for_what() -> None:
     leaving = drained_first(node(1, retire="asked for"), "acct 10/10", 5.0)
     assert (leaving.status, leaving.changed_at) == (NodeStatus.DRAINING, 5.0)
     assert leaving.reason == "drained before its successor starts (acct 10/10): asked for"
+
+
+def test_a_pool_is_fulfilled_by_those_that_serve_and_are_not_to_be_replaced() -> None:
+    pool = Pool(country="jp", desired=1)
+    assert fulfilled(pool, [node(1)])
+    assert fulfilled(Pool(country="jp"), [])
+    assert not fulfilled(pool, [node(1, retire="asked for"), node(2, status=NodeStatus.STARTING)])

@@ -66,3 +66,22 @@ async def test_connections_of_other_countries_and_of_gone_nodes_do_not_count(fle
     await look(fleet)
     assert await desired(fleet) == 1
     assert (await fleet.registry.node(own.id)).status is NodeStatus.SERVING
+
+
+async def test_a_calm_that_nobody_watched_ends_no_node(fleet: Any) -> None:
+    await fleet.pool(2, target_connections=10)
+    carry(fleet, await fleet.serving(count=2), 0)
+    await look(fleet)
+    fleet.world.ahead += DOWN_AFTER_S + 60
+    await look(fleet)
+    assert await desired(fleet) == 2
+
+
+async def test_a_gateway_that_nobody_asks_any_more_is_no_trouble(fleet: Any) -> None:
+    await fleet.pool(1, target_connections=10)
+    carry(fleet, await fleet.serving(), 0, "gateway 127.0.0.1:1 is not reached")
+    await look(fleet)
+    assert fleet.reconciler._troubles.of("load")
+    await fleet.pool(1, target_connections=None)
+    await look(fleet)
+    assert not fleet.reconciler._troubles.of("load")

@@ -57,3 +57,11 @@ async def test_every_instance_can_say_what_the_leader_knows(redis_url: str) -> N
     assert other.of("us") == ""
     assert await registry.troubles() == {}
     await registry.close()
+
+
+async def test_what_was_found_while_leading_ends_with_the_lead(registry: Registry) -> None:
+    troubles = Troubles(registry)
+    for subject in ("jp", "engine", "copy"):
+        await troubles.note(subject, "something is wrong")
+    await troubles.follow()
+    assert [troubles.of(subject) for subject in ("jp", "engine", "copy")] == ["", "", "something is wrong"]

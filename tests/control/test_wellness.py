@@ -31,3 +31,10 @@ def test_who_has_no_score_any_more_is_forgotten() -> None:
     wellness.look(score(1e9, healthy=False), 10.0)
     wellness.look({}, 11.0)
     assert wellness.unwell == {}
+
+
+def test_what_held_while_nobody_looked_is_not_known() -> None:
+    wellness = Wellness()
+    wellness.look(score(1e9, healthy=False), 10.0)
+    wellness.look(score(1e9 + 3600, healthy=False), 3610.0)
+    assert wellness.unwell == {"jp000001": 3610.0}

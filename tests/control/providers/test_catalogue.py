@@ -133,3 +133,23 @@ async def test_a_country_without_servers_is_not_asked_for(api: Api, world: World
     assert await catalogue.recommended(Wish("us", Protocol.WIREGUARD)) == []
     assert "/v1/servers/recommendations" not in world.asked
     await catalogue.close()
+
+
+async def test_what_was_told_last_of_a_server_counts(api: Api, world: World) -> None:
+    now = [1.0]
+    catalogue = Catalogue(api, None, lambda: now[0], lambda: now[0])
+    await catalogue.recommended(WISH)
+    await until(catalogue.listed)
+    now[0] = 4000.0
+    world.answers["/v1/servers"][0] |= {"station": "198.18.10.98"}
+    await until(lambda: catalogue.listed()["jp1.nordvpn.example"].address == "198.18.10.98")
+    found = await catalogue.find("jp1.nordvpn.example")
+    assert found is not None
+    assert found.address == "198.18.10.98"
+    now[0] = 4001.0
+    world.answers["/v1/servers/recommendations"] = [told(1) | {"station": "198.18.10.99"}]
+    await catalogue.recommended(WISH)
+    found = await catalogue.find("jp1.nordvpn.example")
+    assert found is not None
+    assert found.address == "198.18.10.99"
+    await catalogue.close()

@@ -1,5 +1,6 @@
 """The provider of a folder of VPN files."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -265,4 +266,18 @@ async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         await provider.countries()
     assert provider.accounts() == {}
     assert provider.moved({}) == {}
+    await provider.close()
+
+
+async def test_a_file_that_changed_is_seen_though_nobody_asks_for_a_server(top: Path) -> None:
+    clock = Clock()
+    provider = Custom(CustomSettings(), top, clock, resolve)
+    there = node(await choose(provider, wish(city="osaka")))
+    put(top / "jp-osaka-2.ovpn", openvpn("jp2.vpn.example", port=1201))
+    assert provider.moved({there.id: there}) == {}
+    clock.now = AGAIN_S
+    async with asyncio.timeout(5):
+        while not (found := provider.moved({there.id: there})):
+            await asyncio.sleep(0.01)
+    assert found == {there.id: "the file for jp2.vpn.example names another port by now"}
     await provider.close()

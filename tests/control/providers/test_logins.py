@@ -1,5 +1,6 @@
 """Tokens and credentials: judged before use, kept for bad days, never shown."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -190,3 +191,10 @@ async def test_a_token_file_must_be_there_and_private(account: NordVpnAccount, t
     write(account.token_file, "x" * 5000)
     with pytest.raises(ProviderError, match="longer than 4096 bytes"):
         await read_token(account)
+
+
+async def test_many_that_start_at_once_ask_once(api: Api, service: Service, account: NordVpnAccount) -> None:
+    logins = Logins(api, None, service.clock)
+    found = await asyncio.gather(*(logins.credentials(account) for _ in range(10)))
+    assert found == [Credentials("svc", "pass-word", KEY)] * 10
+    assert service.asked == 1

@@ -1,6 +1,7 @@
 """Names of VPN servers: looked up here, once, and what it takes for an address to be gone."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -119,3 +120,22 @@ async def test_looking_behind_is_bounded_in_time(dns: Dns) -> None:
     assert dns.asked == ["vpn.example"]
     await lookups.close()
     await lookups.close()
+
+
+async def test_a_resolver_that_hangs_holds_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def hang(*args: Any, **kwargs: Any) -> Any:
+        answered.wait(10)
+        raise OSError("no answer")
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    lookups = Lookups(0.05)
+    try:
+        for number in range(40):
+            with pytest.raises(ProviderError, match="could not be looked up in time"):
+                await lookups.addresses(f"vpn{number}.example")
+        async with asyncio.timeout(2):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        answered.set()

@@ -467,3 +467,13 @@ async def test_a_refused_token_is_told_without_being_shown(
     assert "another-token" not in str(caught.value)
     with pytest.raises(ProviderError, match="not configured any more"):
         await new_provider().material(node.model_copy(update={"account": "gone"}))
+
+
+async def test_a_node_that_is_younger_than_the_list_is_not_judged_by_it(
+    new_provider: Callable[..., NordVpn], stand_in: StandIn
+) -> None:
+    provider = new_provider()
+    there = using("jp1.nordvpn.example", endpoint="198.18.10.99:1194/udp")
+    young = there.model_copy(update={"requested_at": time.time() + 60})
+    await until(lambda: provider.moved({there.id: there}))
+    assert provider.moved({young.id: young}) == {}
