@@ -28,6 +28,7 @@ async def test_a_rotation_refuses_nobody_and_cuts_nothing(exits: Exits, registry
             await asyncio.sleep(1.5)  # every worker has read it by then
             done, lines = load.good, len(gateway.lines())
             await until(lambda: load.good > done + 50)
+            await until(lambda: len(gateway.lines()) > lines + 32)  # they are written every 100 ms
             new = {line["node"] for line in gateway.lines()[lines + 16 :]}
             first.sendall(b"still here")
             assert first.recv(100) == b"still here"

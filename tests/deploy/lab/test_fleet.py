@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deploy.lab import fleet, packages
+from deploy.lab import fleet, packages, world
 from deploy.lab.shell import LabError
 from deploy.lab.state import Memory, Place, choose_ports
 
@@ -33,9 +33,9 @@ def test_status_says_how_to_reach_everything(place: Place) -> None:
         "docker_host": "unix:///d.sock",
         "state_dir": str(place.root),
         "countries": {
-            "jp": {"port": 10392, "egress": ["198.19.10.11", "198.19.10.12"], "nodes": ["jp000001", "jp000002"]},
-            "us": {"port": 10840, "egress": ["198.19.10.21"], "nodes": []},
-            "gb": {"port": 10826, "egress": ["198.19.10.31"], "nodes": ["gb000001"]},
+            "jp": {"port": 10392, "egress": world.egresses("jp"), "nodes": ["jp000001", "jp000002"]},
+            "us": {"port": 10840, "egress": world.egresses("us"), "nodes": []},
+            "gb": {"port": 10826, "egress": world.egresses("gb"), "nodes": ["gb000001"]},
         },
     }
 
