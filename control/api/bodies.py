@@ -253,7 +253,10 @@ def _checked(kind: type[B], given: dict[str, Any]) -> B:
 
 
 async def _json(request: web.Request) -> dict[str, Any]:
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except (ConnectionResetError, web.RequestPayloadError):
+        raise bad_request("the body was cut off, or is not encoded as its header says") from None
     if not raw.strip():
         return {}
     if request.content_type != "application/json":

@@ -55,8 +55,6 @@ def _translated(error: Exception) -> ApiError | None:
     match error:
         case ApiError():
             return error
-        case web.RequestPayloadError():
-            return bad_request("the body was cut off, or is not encoded as its header says")
         case NotFoundError():
             return ApiError(404, error.reason, text)
         case UnavailableError():
