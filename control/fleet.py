@@ -257,10 +257,12 @@ def _checked(pool: Pool, changes: dict[str, Any]) -> Pool:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidPoolError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    if changed.min > changed.max:
+        raise LimitError(f"pool {pool.country}: its min of {changed.min} is above its max of {changed.max}")
     if not changed.min <= changed.desired <= changed.max:
-        raise LimitError(
-            f"pool {pool.country}: desired {changed.desired} is not between min {changed.min} and max {changed.max}"
-        )
+        limits = f"is not between min {changed.min} and max {changed.max}"
+        what = "" if "desired" in changes else ": set desired as well"
+        raise LimitError(f"pool {pool.country}: desired {changed.desired} {limits}{what}")
     if pool.country in changed.fallback:
         raise InvalidPoolError(f"fallback: {pool.country} cannot be its own fallback")
     return changed

@@ -7,6 +7,7 @@ this machine's own address. Everything is checked before anything is started, so
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -15,11 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from control.config import ControlSettings
 from deploy import ports
 from deploy.checks import UpError, check_ports, find_redis, only_one, socket_directory
 from deploy.config import Settings, load, variable
 from deploy.probes import Probe, http_ok, unix_open
 from deploy.processes import Program, StartError, Supervisor
+from health.config import default_state_dir
 
 NO_COUNTRY = "zz"
 _READY_WITHIN_S = 30.0
@@ -67,6 +70,8 @@ def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
     os.environ[variable("control", "engine")] = "none"
     if options.country is not None or not asked.control.direct_nodes:
         os.environ[variable("control", "direct_nodes")] = options.country or NO_COUNTRY
+    if "gateways" not in asked.control.model_fields_set:
+        os.environ[variable("control", "gateways")] = _dialled(asked.gateway.metrics_listen)
     if "workers" not in asked.gateway.model_fields_set:
         os.environ[variable("gateway", "workers")] = "1"
     if "log_level" not in asked.model_fields_set:
@@ -173,7 +178,7 @@ async def _stop(supervisor: Supervisor, now: asyncio.Event) -> None:
 def _greet(console: Console, plan: Plan, seconds: float) -> None:
     settings = plan.settings
     http, socks = settings.gateway.listen[0], settings.gateway.listen[-1]
-    api = "{}:{}".format(*ports.reachable(settings.control.listen))
+    api = _dialled(settings.control.listen)
     countries = ", ".join(settings.control.direct_nodes)
     console.print(
         f"""
@@ -186,10 +191,23 @@ def _greet(console: Console, plan: Plan, seconds: float) -> None:
              curl --socks5-hostname {socks} https://example.com/
 
   API        http://{api}/api/nodes, user admin, password in {settings.state_dir / "admin.password"}
-  nodes      {Path(sys.prefix, "bin", "vpnexit")} nodes list
+  nodes      {_command(settings, "nodes list")}
   state      {settings.state_dir}
 
   Ctrl-C stops everything.
 """,
         soft_wrap=True,
     )
+
+
+def _command(settings: Settings, words: str) -> str:
+    """A command that asks this very API, also from a terminal that knows nothing of what `up` was given."""
+    api, state_dir = _dialled(settings.control.listen), settings.state_dir
+    state = "" if state_dir == default_state_dir() else f"{variable('state_dir')}={shlex.quote(str(state_dir))} "
+    other = "" if api == ControlSettings.model_fields["listen"].default else f" --api {api}"
+    return f"{state}{shlex.quote(str(Path(sys.prefix, 'bin', 'vpnexit')))} {words}{other}"
+
+
+def _dialled(listen: str) -> str:
+    host, port = ports.reachable(listen)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

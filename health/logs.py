@@ -40,5 +40,7 @@ def configure(level: str = "info", stream: Stream | None = None) -> None:
 
 def _renderer(out: Stream) -> list[Any]:
     if out.isatty():
-        return [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+        # The default formatter shows the variables of every frame, passwords among them.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(timestamp_key="ts", exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]

@@ -148,7 +148,8 @@ class UserFields(Body):
 
 def _sendable(password: str) -> str:
     # RFC 1929 carries 255 bytes at most.
-    if len(password.encode("utf-8", "replace")) > 255 or any(unicodedata.category(c) in ("Cc", "Cs") for c in password):
+    size = len(password.encode("utf-8", "replace"))
+    if not 1 <= size <= 255 or any(unicodedata.category(c) in ("Cc", "Cs") for c in password):
         raise ValueError("1 to 255 bytes of UTF-8, without control characters")
     return password
 
@@ -245,13 +246,17 @@ def _checked(kind: type[B], given: dict[str, Any]) -> B:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:64]
+        said = first["msg"].removeprefix("Value error, ")
         if not where and first["type"] == "value_error":
-            raise ApiError(422, "contradiction", first["msg"]) from None
-        raise bad_request(f"{where}: {first['msg']}" if where else first["msg"]) from None
+            raise ApiError(422, "contradiction", said) from None
+        raise bad_request(f"{where}: {said}" if where else said) from None
 
 
 async def _json(request: web.Request) -> dict[str, Any]:
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except (ConnectionResetError, web.RequestPayloadError):
+        raise bad_request("the body was cut off, or is not encoded as its header says") from None
     if not raw.strip():
         return {}
     if request.content_type != "application/json":

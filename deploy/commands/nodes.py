@@ -42,10 +42,8 @@ def list_nodes(
     ] = "",
 ) -> None:
     """All nodes, one a line."""
-    wanted = "gb" if country.lower() == "uk" else country.lower()
-    found = [
-        node for node in ask.api.get("/api/nodes") if wanted in ("", node["country"]) and status in ("", node["status"])
-    ]
+    filters = {"country": word(country), "status": word(status)}
+    found = ask.api.get("/api/nodes", **{name: value for name, value in filters.items() if value})
     if ask.as_json:
         return output.as_json(found)
     return output.table(_COLUMNS, [_row(node) for node in found])

@@ -11,7 +11,7 @@ from deploy.commands.output import Column
 from deploy.commands.waiting import Timeout, Wait
 from deploy.commands.words import Country, decimal, number, segment, word, words
 
-MOST = 1000  # beyond any account; how many are possible is the API's to say
+MOST = 10  # what the API takes for one country
 
 app = typer.Typer(no_args_is_help=True, help="How many exits each country shall have.")
 

@@ -67,6 +67,7 @@ def status(
     """What runs, and how to reach it."""
     place = Place(state_dir)
     with _one_line_errors():
+        fleet.need_up(place)
         found = fleet.status(place, _serving(place))
         pids = {} if as_json else fleet.processes(place)
     if as_json:

@@ -90,6 +90,11 @@ def serving_nodes(place: Place) -> list[tuple[str, str]]:
     return sorted((node["country"], node["id"]) for node in nodes if node["status"] == "running")
 
 
+def need_up(place: Place) -> None:
+    """Raises LabError where the lab is not up."""
+    _up(place)
+
+
 def status(place: Place, serving: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """What `lab status --json` prints. Raises LabError where the lab is not up."""
     memory = _up(place)

@@ -1,5 +1,6 @@
 """`vpnexit up`, whole: what an operator sees, what is left behind (nothing)."""
 
+import json
 import os
 import re
 import signal
@@ -112,6 +113,23 @@ def test_country_of_this_machine(up: Any) -> None:
     up.wait_ready()
     assert "  jp  " in up.vpnexit("nodes", "list").stdout
     assert 'labelled "jp"' in up.output
+
+
+def test_the_command_it_shows_works_elsewhere(up: Any) -> None:
+    up.start()
+    up.wait_ready()
+    shown = re.search(r"^  nodes +(.+)$", up.output, re.MULTILINE)
+    assert shown is not None
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}  # another terminal: nothing of what `up` was given
+    done = subprocess.run(shown[1], shell=True, env=env, capture_output=True, text=True, timeout=30, check=False)  # noqa: S602
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "direct" in done.stdout
+
+
+def test_its_own_gateway_is_counted(up: Any) -> None:
+    up.start()
+    up.wait_ready()
+    assert json.loads(up.vpnexit("stats", "--json").stdout)["gateways_silent"] == []
 
 
 def test_taken_port_is_one_clear_line(up: Any) -> None:

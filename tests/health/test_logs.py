@@ -62,3 +62,16 @@ def test_a_terminal_gets_readable_lines() -> None:
     structlog.get_logger().debug("started", port=3128)
     assert "started" in out.getvalue()
     assert not out.getvalue().startswith("{")
+
+
+def test_a_terminal_gets_exceptions_without_the_values_of_their_variables() -> None:
+    out = Terminal()
+    logs.configure("debug", out)
+    password = "".join(["kept", "to", "itself"])
+    try:
+        raise ValueError(len(password))
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("library").exception("failed")
+    assert out.getvalue().count("ValueError: 12") == 2
+    assert password not in out.getvalue()

@@ -101,3 +101,10 @@ async def test_another_sites_page_changes_nothing(api: Any, ask: Client, origin:
     assert (await api.get("/api/nodes", headers={"Origin": origin})).status == 200
     own = str(api.make_url("/")).rstrip("/")
     await ask("PUT", "/api/pools/jp", json={}, headers={"Origin": own})
+
+
+async def test_a_body_that_is_not_encoded_as_said_is_refused(api: Any) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await api.put("/api/pools/jp", data=b'{"max": 5}', headers=headers)
+    assert answer.status == 400
+    assert (await answer.json())["detail"] == "the body was cut off, or is not encoded as its header says"

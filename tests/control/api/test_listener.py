@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 
 from control.api import listener
 from control.api.server import application
@@ -94,3 +95,19 @@ async def test_a_taken_address_is_an_oserror(fleet: Any) -> None:
         with pytest.raises(OSError, match="in use"):
             async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", port):
                 pass
+
+
+async def test_a_client_that_leaves_before_its_body_is_whole_is_no_internal_error(fleet: Any) -> None:
+    who = f"Authorization: {ADMIN['Authorization']}"
+    head = f"PUT /api/pools/jp HTTP/1.1\r\nHost: x\r\n{who}\r\nExpect: 100-continue\r\n"
+    async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
+        with structlog.testing.capture_logs() as logs:
+            async with connected(port) as (reader, writer), asyncio.timeout(5):
+                writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n".encode())
+                assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"{")
+            async with asyncio.timeout(5):
+                while not (told := [line for line in logs if line["event"] == "audit"]):
+                    await asyncio.sleep(0.01)
+    assert told[0]["outcome"] == "bad_request"
+    assert not [line for line in logs if line["event"] == "api_error"]

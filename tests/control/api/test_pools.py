@@ -89,3 +89,12 @@ async def test_rotate_replaces_every_node_of_a_country(ask: Client, fleet: Any) 
         return len(serving) == 2 and not serving & old
 
     await fleet.settle(fresh)
+
+
+async def test_limits_that_exclude_the_number_wished_for_say_what_to_do(ask: Any) -> None:
+    assert (await ask("PUT", "/api/pools/jp", 409, json={"min": 3, "max": 1}))["detail"] == (
+        "pool jp: its min of 3 is above its max of 1"
+    )
+    assert (await ask("PUT", "/api/pools/jp", 409, json={"min": 1}))["detail"] == (
+        "pool jp: desired 0 is not between min 1 and max 10: set desired as well"
+    )

@@ -110,3 +110,16 @@ async def test_of_many_who_add_the_same_user_at_once_one_does(api: Any) -> None:
         *(api.post("/api/users", json={"name": "bob", "password": f"p{number}"}) for number in range(6))
     )
     assert sorted(answer.status for answer in answers) == [201, *[409] * 5]
+
+
+async def test_what_is_wrong_is_said_in_plain_words(ask: Any) -> None:
+    alice = {"name": "alice", "password": "x"}
+    contradiction = alice | {"allowed_countries": ["jp"], "default_country": "us"}
+    told = [
+        (await ask("POST", "/api/users", 400, json=alice | {"password": ""}))["detail"],
+        (await ask("POST", "/api/users", 400, json=alice | {"default_country": "xx"}))["detail"],
+        (await ask("POST", "/api/users", 422, json=contradiction))["detail"],
+    ]
+    assert told[0] == "password: 1 to 255 bytes of UTF-8, without control characters"
+    assert told[1].startswith("default_country: unknown country 'xx'")
+    assert told[2] == "default_country is not among allowed_countries"

@@ -19,9 +19,19 @@ def test_list(standin: StandIn, cli: Any) -> None:
     assert first.split()[:7] == ["jp3f9a1c", "jp", "Tokyo", "vpn", "running", "healthy", "87"]
     assert second.rstrip().endswith("no [tun]")
     assert json.loads(cli("nodes", "list", "--json").stdout) == [node(), broken]
-    assert [row["id"] for row in json.loads(cli("nodes", "list", "--json", "--country", "US").stdout)] == ["us00aa11"]
-    assert cli("nodes", "list", "--status", "stopped").stdout == "none\n"
+    standin.answers["GET /api/nodes?country=US"] = (200, [broken])
+    assert json.loads(cli("nodes", "list", "--json", "--country", "US").stdout) == [broken]
+    standin.answers["GET /api/nodes?country=us&status=stopped"] = (200, [])
+    assert cli("nodes", "list", "--country", "us", "--status", "stopped").stdout == "none\n"
     assert standin.asked[0].headers["Authorization"].startswith("Basic ")
+
+
+def test_a_filter_that_means_nothing_is_refused(standin: StandIn, cli: Any) -> None:
+    detail = "status: Input should be 'running', 'stopped', 'error', 'starting' or 'stopping'"
+    standin.answers["GET /api/nodes?status=serving"] = (400, {"detail": detail, "status": 400, "reason": "bad_request"})
+    done = cli("nodes", "list", "--status", "serving")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert detail in done.stderr
 
 
 def test_show(standin: StandIn, cli: Any) -> None:

@@ -72,3 +72,9 @@ def test_rotate_waits_until_all_are_new(standin: StandIn, cli: Any, monkeypatch:
     done = cli("pools", "rotate", "jp", "--wait", "--json")
     assert json.loads(done.stdout) == new
     assert done.stderr == "jp: 1 of 1 serving, 1 to go; 1 old left\n"
+
+
+def test_more_than_a_pool_holds_is_wrong_usage(standin: StandIn, cli: Any) -> None:
+    for words in (("scale", "jp", "11"), ("set", "jp", "--desired", "11"), ("set", "jp", "--max", "11")):
+        assert cli("pools", *words).returncode == 2, words
+    assert standin.asked == []

@@ -24,7 +24,7 @@ def test_without_a_lab_it_is_one_line_and_exit_code_one(command: list[str], tmp_
     result = CliRunner().invoke(cli.app, [*command, "--state-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.splitlines()[-1] == "vpnexit: the lab is not up: run make lab"
+    assert result.stderr.splitlines() == ["vpnexit: the lab is not up: run make lab"]
 
 
 def test_status_is_printed_though_control_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
