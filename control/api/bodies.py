@@ -1,5 +1,6 @@
 """What requests may say. Strict: unknown fields and wrong types are refused with the field's name."""
 
+import asyncio
 import json
 import unicodedata
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from health import countries
 from health.model import NODE_ID, Protocol, Scope, Strategy, UserName
 
 B = TypeVar("B", bound=BaseModel)
+BODY_S = 10.0
 MOST_BYTES = 10**15  # what the registry's scripts count without rounding, and more than a line carries
 
 
@@ -222,7 +224,10 @@ def read_query(request: web.Request, kind: type[B]) -> B:
 
 
 async def read_body(request: web.Request, kind: type[B], *, query: bool = False) -> B:
-    """The body as `kind`; with `query`, query parameters count as fields too. Raises ApiError 400, 413, 415 or 422."""
+    """The body as `kind`; with `query`, query parameters count as fields too.
+
+    Raises ApiError 400, 408, 413, 415 or 422.
+    """
     given: dict[str, Any] = _query(request) if query else {}
     for name, value in (await _json(request)).items():
         if name in given and given[name] != value:
@@ -254,7 +259,10 @@ def _checked(kind: type[B], given: dict[str, Any]) -> B:
 
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
-        raw = await request.read()
+        async with asyncio.timeout(BODY_S):
+            raw = await request.read()
+    except TimeoutError:
+        raise ApiError(408, "too_slow", f"the body did not arrive within {BODY_S:g} s") from None
     except (ConnectionResetError, web.RequestPayloadError):
         raise bad_request("the body was cut off, or is not encoded as its header says") from None
     if not raw.strip():

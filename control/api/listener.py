@@ -14,13 +14,21 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 MOST_CONNECTIONS = 1000
 FIRST_REQUEST_S = 10.0
+KEEP_ALIVE_S = 75.0
+"""How long a connection may stay without a further request: aiohttp's default is an hour."""
 CLOSE_WITHIN_S = 5.0
 
 
 @contextlib.asynccontextmanager
 async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Listen while inside; gives the port. Raises OSError where the address is taken."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S, logger=_logger())
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=CLOSE_WITHIN_S,
+        keepalive_timeout=KEEP_ALIVE_S,
+        logger=_logger(),
+    )
     await runner.setup()
     try:
         made = _bounded(runner, asyncio.get_running_loop())

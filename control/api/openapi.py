@@ -30,6 +30,7 @@ _WHY = {
     403: "not with this token's scope, or sent by another site's page",
     404: "not there",
     409: "not as things stand: changed by somebody else, or outside a limit",
+    408: "the body did not arrive in time",
     413: "the body is larger than 64 KiB",
     415: "the body is not JSON",
     422: "understood, but its parts contradict each other",
@@ -66,7 +67,7 @@ def refusals(operation: Operation) -> list[int]:
     if operation.scope is not None:
         found |= {401, 429, 503} if _lowest(operation) else {401, 403, 429, 503}
     if operation.changes:
-        found |= {400, 413, 415, 503}
+        found |= {400, 408, 413, 415, 503}
     if operation.query is not NoQuery or "{" in operation.path or not operation.changes:
         found.add(400)
     return sorted(found - set(operation.statuses))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from control.api import listener
+from control.api import bodies, listener
 from control.api.server import application
 from tests.control.api.conftest import ADMIN, PASSWORD, context
 
@@ -55,6 +55,29 @@ async def test_a_silent_connection_is_closed_and_a_speaking_one_is_not(
             assert await closed(silent)
             assert await closed(dripping)
             await good.readuntil(b"}")
+
+
+async def test_a_connection_that_asks_no_more_is_closed(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "KEEP_ALIVE_S", 0.2)
+    async with (
+        listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port,
+        connected(port) as (idle, asks),
+        connected(port) as (dripping, drip),
+    ):
+        for writer, reader in ((asks, idle), (drip, dripping)):
+            writer.write(HEALTH)
+            await reader.readuntil(b"}")
+        drip.write(b"GET /api/health HT")
+        assert await closed(idle)
+        assert await closed(dripping)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+    fields = {"Host": "x", **ADMIN, "Content-Type": "application/json", "Content-Length": "9"}
+    lines = ["PUT /api/pools/jp HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
+        assert (await ask(port, "\r\n".join(lines))).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_one_connection_too_many_is_closed_at_once(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
