@@ -55,7 +55,7 @@ def test_completion_scripts(shell: str) -> None:
         (["nodes", "show", "jp\udcff\x1b[2J"], "letters, digits, dots, dashes and underscores only"),
         (["no\udcff\x1b[2Jnsense"], "No such command"),
         (["nodes", "list", "--no\udcff=\x1b[2J"], "No such option"),
-        (["pools", "scale", "jp", "9" * 4000], "Input should be less than or equal to 1000"),
+        (["pools", "scale", "jp", "9" * 4000], "Input should be less than or equal to 10"),
         (["nodes", "start", "jp", "--city", "\udcff"], "printable characters"),
     ],
 )

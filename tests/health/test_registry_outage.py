@@ -42,6 +42,7 @@ READS: dict[str, Call] = {
     "ping": lambda r: r.ping(),
     "server": lambda r: r.server(),
     "node": lambda r: r.node("jp3f9a1c"),
+    "recorded": lambda r: r.recorded("jp3f9a1c"),
     "nodes": lambda r: r.nodes(),
     "pool": lambda r: r.pool("jp"),
     "pools": lambda r: r.pools(),

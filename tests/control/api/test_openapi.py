@@ -83,4 +83,4 @@ def test_what_follows_from_what_an_operation_takes() -> None:
     assert by_name["health"] == [400]
     assert by_name["node.list"] == [400, 401, 429, 503]
     assert by_name["token.list"] == [400, 401, 403, 429, 503]
-    assert by_name["user.change"] == [400, 401, 403, 404, 409, 413, 415, 422, 429, 503]
+    assert by_name["user.change"] == [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503]

@@ -35,7 +35,6 @@ def test_nodes_list_and_show(running: Any) -> None:
         (["nodes", "logs", "jp000000"], "vpnexit: there is no node jp000000 (404, request "),
         (["nodes", "stop", "nonsense"], "vpnexit: that is not a node id: "),
         (["nodes", "start", "atlantis"], "vpnexit: "),
-        (["pools", "scale", "jp", "99"], "vpnexit: nodes: "),
         (["users", "remove", "nobody"], "vpnexit: there is no such user (404, request "),
     ],
 )
