@@ -10,7 +10,7 @@ help:
 	@echo 'make up        everything on this machine; traffic leaves from this machine (ARGS: vpnexit up --help)'
 	@echo 'make lab       three countries in Docker, without credentials or Internet'
 	@echo 'make lab-down  stop the lab and remove it'
-	@echo 'make compile   the gateway in machine code: a tenth less CPU per connection (needs gcc and python3-dev)'
+	@echo 'make compile   the gateway in machine code: 8 % less CPU per connection (needs gcc and python3-dev)'
 	@echo 'make test      all tests (ARGS: as for pytest)'
 	@echo 'make fuzz      parsers against a fuzzer (ARGS: --seconds 30, names of parsers)'
 	@echo 'make check     linters, types, import contracts'
