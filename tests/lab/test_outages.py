@@ -45,7 +45,8 @@ async def test_vpn_servers_that_vanish(lab: Lab) -> None:
             lab.command("start", server)
     after = lab.leaks()
     assert (after["leak_v4"], after["leak_v6"]) == (before["leak_v4"], before["leak_v6"])
-    assert [country for country in OPENVPN if server_of(lab, lab.nodes(country)[0]) in servers] == []
+    # The old node may be back as well by now, for as long as it drains.
+    assert all(any(server_of(lab, node) not in servers for node in lab.nodes(country)) for country in OPENVPN)
     print(f"{OPENVPN}: out after {outs} s, both replaced {replaced:.1f} s after their servers stopped")
 
 
