@@ -267,7 +267,6 @@ class Session:
             case OSError():
                 self.record(Reason.CLIENT_RESET)
             case _:
-                log.error("session failed", conn_id=self.conn_id, exc_info=error)
                 self._broken()
         if self._task is asyncio.current_task():  # else it was handed on
             self._task = None
