@@ -23,6 +23,7 @@ from gateway.links import Link
 from gateway.metrics import Metrics
 from gateway.poller import BROKEN, Poller
 from gateway.pools import Fleet
+from gateway.roster import Choice
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from health.model import Node
@@ -194,7 +195,7 @@ class Dial:
     def choose(self) -> None:
         """A node that was not tried yet, and there the addresses."""
         try:
-            self.node, self.link, moved = self.dialler.fleet.choose(self.want, self.user, self.allowed, self.tried)
+            self.node, self.link, moved = self._choice()
         except WireError as error:
             self.end(self._none_left(error))
             return
@@ -215,6 +216,14 @@ class Dial:
             self._wait(tasks.resolve(self))
         else:
             self.check(addresses)
+
+    def _choice(self) -> Choice:
+        fleet, want = self.dialler.fleet, self.want
+        if want.session is None:  # nearly always; the roster is compiled, the fleet is not
+            seat = fleet.roster.choose(want, self.allowed, self.tried, time.monotonic())
+            if seat is not None:
+                return seat.choice
+        return fleet.choose(want, self.user, self.allowed, self.tried)
 
     def check(self, addresses: Sequence[str]) -> None:
         """Dial the addresses of the name, if all of them may be dialled."""
@@ -298,7 +307,7 @@ class Dial:
     def _reached(self, node: Node) -> None:
         """The target answered, with whatever."""
         fleet = self.dialler.fleet
-        fleet.worked(node.id)
+        fleet.roster.worked(node.id)
         for other in self._doubted:  # it was not the target, then
             fleet.failed(other)
 
