@@ -96,6 +96,7 @@ class OwnFleet(StubFleet):
         self.told: list[tuple[str, str]] = []
         self.budget = 1000
         super().__init__(*records)
+        self.roster.worked = lambda node_id: self.told.append(("worked", node_id))  # type: ignore[method-assign]
 
     def open_link(self, node: Node) -> Link | None:
         return UpstreamLink(node.id, node.upstream, None) if node.upstream else OwnLink(node.id)
@@ -107,9 +108,6 @@ class OwnFleet(StubFleet):
 
     def failed(self, node_id: str) -> None:
         self.told.append(("failed", node_id))
-
-    def worked(self, node_id: str) -> None:
-        self.told.append(("worked", node_id))
 
     def may_retry(self, active: int) -> bool:
         self.budget -= 1
