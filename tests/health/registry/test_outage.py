@@ -91,7 +91,7 @@ IN_TIME_S = 1.2
 
 
 def test_no_method_is_forgotten() -> None:
-    methods = {name for name, kind in vars(Registry).items() if inspect.iscoroutinefunction(kind) and name[0] != "_"}
+    methods = {name for name, kind in inspect.getmembers(Registry, inspect.iscoroutinefunction) if name[0] != "_"}
     assert methods - {"close"} == CALLS.keys()
 
 
