@@ -61,8 +61,15 @@ class Base:
     @contextlib.asynccontextmanager
     async def _call(self) -> AsyncIterator[None]:
         with translated():
-            async with asyncio.timeout(self._deadline):
-                yield
+            try:
+                async with asyncio.timeout(self._deadline):
+                    yield
+            except RedisError as error:
+                if "read only replica" in str(
+                    error
+                ):  # demoted; what its address or the sentinels stand for may be another one
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
+                raise
 
     async def _put(self, prefix: str, index: str, name: str, record: Record) -> None:
         async with self._call(), self._redis.pipeline(transaction=True) as pipe:
