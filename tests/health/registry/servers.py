@@ -104,11 +104,19 @@ class Watched:
 
 @contextmanager
 def watched(
-    binary: str, directory: Path, lines: Sequence[str] = (), sentinel_lines: Sequence[str] = ()
+    binary: str,
+    directory: Path,
+    lines: Sequence[str] = (),
+    sentinel_lines: Sequence[str] = (),
+    login: tuple[str, str] | None = None,
+    sentinel_login: tuple[str, str] | None = None,
+    **how: Any,
 ) -> Iterator[Watched]:
+    """`login` and `how` are how the test itself asks the servers."""
     plain = ['save ""', "appendonly no", "repl-diskless-sync-delay 0", *lines]
-    first = Server(binary, directory, plain)
-    second = Server(binary, directory, [*plain, f"replicaof 127.0.0.1 {first.port}"])
+    user = _login(login)
+    first = Server(binary, directory, plain, **user, **how)
+    second = Server(binary, directory, [*plain, f"replicaof 127.0.0.1 {first.port}"], **user, **how)
     watch = [
         f"sentinel monitor {MASTER} 127.0.0.1 {first.port} 2",
         f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
@@ -116,7 +124,7 @@ def watched(
         *sentinel_lines,
     ]
     with first, second:
-        sentinels = [Server(binary, directory, watch) for _ in range(3)]
+        sentinels = [Server(binary, directory, watch, **_login(sentinel_login), **how) for _ in range(3)]
         try:
             found = Watched(first, second, [one.start() for one in sentinels])
             until(found.settled, "sentinels that know each other")
@@ -124,6 +132,10 @@ def watched(
         finally:
             for one in sentinels:
                 one.kill()
+
+
+def _login(user: tuple[str, str] | None) -> dict[str, str]:
+    return {} if user is None else {"username": user[0], "password": user[1]}
 
 
 def until(holds: Any, what: str, seconds: float = 20.0) -> None:
