@@ -22,9 +22,13 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
                    not a fleet without nodes
+    sequence       how often anything changed that a snapshot holds (nodes, scores, pools, users); a number
     events         channel: something changed, read again
+    scores         channel: the scores that were just written, with the sequence of that change
 
-An event forces a full read and so carries no sequence: a lost one costs at most the second until the periodic read.
+A snapshot has the epoch and sequence it was read at. Scores that are told with the next sequence are added to it; any
+other event, a gap in the sequence or another epoch force a full read. Who was told nothing asks for epoch and sequence
+before a second is over, so that is what a lost message costs.
 
 The sign of life of a collector expires before the samples written with it: a missing sample means a missing node only
 while the collector lives (read `collectors` first, `samples` after).
@@ -43,6 +47,7 @@ from health.registry.leading import Leading
 from health.registry.measures import Measures
 from health.registry.opening import client
 from health.registry.people import People
+from health.registry.telling import Scored
 from health.registry.watching import Snapshot, Watching
 
 __all__ = [
@@ -50,6 +55,7 @@ __all__ = [
     "SAMPLE_TTL_S",
     "Registry",
     "RegistryError",
+    "Scored",
     "Snapshot",
     "StaleVersionError",
 ]

@@ -13,7 +13,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from health.model import Record, UnknownSchemaError
-from health.registry.keys import EVENTS, PREFIX
+from health.registry.keys import EVENTS, PREFIX, SEQUENCE
 from health.registry.telling import event
 
 R = TypeVar("R", bound=Record)
@@ -75,6 +75,7 @@ class Base:
         async with self._call(), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(PREFIX + f"{prefix}:{name}", record.dump())
             pipe.sadd(PREFIX + index, name)
+            pipe.incr(SEQUENCE)
             pipe.publish(EVENTS, event(prefix, name))
             await pipe.execute()
 
@@ -82,6 +83,7 @@ class Base:
         async with self._call(), self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(PREFIX + f"{prefix}:{name}")
             pipe.srem(PREFIX + index, name)
+            pipe.incr(SEQUENCE)
             pipe.publish(EVENTS, event(prefix, name))
             await pipe.execute()
 

@@ -7,7 +7,7 @@ from typing import cast
 from health.model import Node, NodeStatus, Pool
 from health.registry import scripts
 from health.registry.base import Base, StaleVersionError
-from health.registry.keys import EVENTS, PREFIX
+from health.registry.keys import EVENTS, PREFIX, SEQUENCE
 from health.registry.telling import event, node_event
 
 
@@ -38,7 +38,7 @@ class Fleet(Base):
         """
         async with self._call():
             answer = await self._script(scripts.ADVANCE)(
-                keys=[PREFIX + f"node:{node.id}", EVENTS],
+                keys=[PREFIX + f"node:{node.id}", EVENTS, SEQUENCE],
                 args=[expected.value, node.dump(), node_event(node, expected)],
             )
         return bool(answer)
@@ -50,7 +50,7 @@ class Fleet(Base):
         holds the slot. True as well where `node` holds it already: then its record is left as it is."""
         async with self._call():
             answer = await self._script(scripts.CLAIM)(
-                keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS],
+                keys=[PREFIX + f"claim:{slot}", PREFIX + f"node:{node.id}", PREFIX + "nodes", EVENTS, SEQUENCE],
                 args=[node.id, expected, node.dump(), node_event(node)],
             )
         return bool(answer)
@@ -79,7 +79,7 @@ class Fleet(Base):
         stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._script(scripts.RETIRE)(
-                keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools"],
+                keys=[PREFIX + f"pool:{pool.country}", PREFIX + f"node:{node.id}", EVENTS, PREFIX + "pools", SEQUENCE],
                 args=[
                     *(pool.version, stored.dump(), expected.value, node.dump()),
                     *(node_event(node, expected), pool.country),
@@ -97,7 +97,7 @@ class Fleet(Base):
         stored = pool.model_copy(update={"version": pool.version + 1, "stamp": secrets.token_hex(4)})
         async with self._call():
             answer = await self._script(scripts.PUT_VERSIONED)(
-                keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS],
+                keys=[PREFIX + f"pool:{pool.country}", PREFIX + "pools", EVENTS, SEQUENCE],
                 args=[pool.version, stored.dump(), pool.country, event("pool", pool.country)],
             )
         if int(answer):

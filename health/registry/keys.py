@@ -2,6 +2,8 @@
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
+SCORES = PREFIX + "scores"
+SEQUENCE = PREFIX + "sequence"
 SAMPLE_TTL_S = 5
 COLLECTOR_TTL_S = 4
 SCORE_TTL_S = 600

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from health.model import Sample, Score
+from health.registry import scripts
 from health.registry.base import Base
-from health.registry.keys import COLLECTOR_TTL_S, EVENTS, PREFIX, SAMPLE_TTL_S, SCORE_TTL_S
+from health.registry.keys import COLLECTOR_TTL_S, EVENTS, PREFIX, SAMPLE_TTL_S, SCORE_TTL_S, SCORES, SEQUENCE
 from health.registry.telling import event
 
 
@@ -32,10 +33,14 @@ class Measures(Base):
         return {name for name, value in zip(names, found, strict=True) if value is not None}
 
     async def put_scores(self, scores: Iterable[Score]) -> None:
+        """Write scores, and tell them to those who choose by them."""
+        written = list(scores)
+        told = "[" + ",".join(score.model_dump_json(by_alias=True, exclude={"terms"}) for score in written) + "]"
         async with self._call(), self._redis.pipeline(transaction=False) as pipe:
-            for score in scores:
+            for score in written:
                 pipe.set(PREFIX + f"score:{score.node}", score.dump(), ex=SCORE_TTL_S)
             pipe.publish(EVENTS, event("scores", ""))
+            await self._script(scripts.TELL_SCORES)(keys=[SEQUENCE, SCORES], args=[told], client=pipe)
             await pipe.execute()
 
     async def scores(self, node_ids: Iterable[str]) -> dict[str, Score]:

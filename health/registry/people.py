@@ -6,7 +6,7 @@ from health.limits import Ask, Lease
 from health.model import NodeId, Record, Token, UnknownSchemaError, User
 from health.registry import scripts
 from health.registry.base import Base
-from health.registry.keys import EVENTS, PREFIX
+from health.registry.keys import EVENTS, PREFIX, SEQUENCE
 from health.registry.telling import event
 
 
@@ -26,7 +26,7 @@ class People(Base):
         """Store `user` if `expected` still is what is stored (None: nothing); False where it is not."""
         async with self._call():
             answer = await self._script(scripts.SWAP)(
-                keys=[PREFIX + f"user:{user.name}", PREFIX + "users", EVENTS],
+                keys=[PREFIX + f"user:{user.name}", PREFIX + "users", EVENTS, SEQUENCE],
                 args=[expected.dump() if expected else "", user.dump(), user.name, event("user", user.name)],
             )
         return bool(answer)

@@ -1,9 +1,16 @@
-"""What is published on the channel `events`, and read from it."""
+"""What is published on the channels `events` and `scores`, and read from them."""
 
 import json
 from typing import Any
 
-from health.model import Node, NodeStatus
+from health.model import Node, NodeStatus, Record, Score, UnknownSchemaError
+
+
+class Scored(Record):
+    """Scores (without their terms) as change number `sequence` made them."""
+
+    sequence: int
+    scores: tuple[Score, ...]
 
 
 def event(kind: str, subject: str, **details: Any) -> str:
@@ -17,12 +24,18 @@ def node_event(node: Node, was: NodeStatus | None = None) -> str:
     return event("node", node.id, **details, was=was.value if was else "")
 
 
-def told(message: dict[str, Any]) -> dict[str, Any] | None:
-    """The event that a message of a subscription carries, None where it carries none."""
-    if message["type"] != "message":
-        return None
+def told(text: str) -> dict[str, Any] | None:
+    """The event that a message carries, None where it carries none."""
     try:
-        said = json.loads(message["data"])
+        said = json.loads(text)
     except ValueError:
         return None
     return said if isinstance(said, dict) else None
+
+
+def scored(text: str) -> Scored | None:
+    """The scores that a message carries, None where they are not to be understood."""
+    try:
+        return Scored.load(text)
+    except UnknownSchemaError:
+        return None

@@ -54,6 +54,7 @@ READS: dict[str, Call] = {
     "collectors": lambda r: r.collectors(["m1"]),
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
+    "state": lambda r: r.state(),
     "troubles": lambda r: r.troubles(),
     "leader": lambda r: r.leader("reconciler"),
     "snapshot": lambda r: r.snapshot(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from health.model import Node, Pool, Sample, Score, Tunnel, User
+from health.model import Node, NodeStatus, Pool, Sample, Score, Tunnel, User
 from health.registry import PREFIX, Registry, Snapshot
 
 MakeNode = Callable[..., Node]
@@ -35,6 +35,7 @@ async def test_snapshot_is_empty_without_epoch_and_full_with_it(registry: Regist
         scores={node.id: score()},
         pools={"jp": pool},
         users={"bob": user},
+        sequence=4,
     )
 
 
@@ -104,3 +105,47 @@ async def test_rubbish_on_the_channel_is_passed_over(registry: Registry, raw: An
                 raw.publish(PREFIX + "events", '{"kind":"x"}')
                 await asyncio.sleep(0.01)
         assert await first == {"kind": "x"}
+
+
+async def test_every_change_of_a_snapshot_counts(registry: Registry, make_node: MakeNode) -> None:
+    node, expected = make_node(status="starting", slot="jp-0"), 0
+
+    async def counted() -> bool:
+        nonlocal expected
+        expected += 1
+        return await registry.state() == ("", expected)
+
+    assert await registry.claim_slot("jp-0", node, "")
+    assert await counted()
+    assert await registry.advance_node(make_node(slot="jp-0"), NodeStatus.STARTING)
+    assert await counted()
+    pool = await registry.put_pool(Pool(country="jp"))
+    assert await counted()
+    assert await registry.retire(pool, make_node(retire="old"), NodeStatus.SERVING)
+    assert await counted()
+    assert await registry.swap_user(User(name="bob", password_hash="x"), None)
+    assert await counted()
+    await registry.delete_user("bob")
+    assert await counted()
+    await registry.put_node(node)
+    assert await counted()
+    await registry.delete_node(node.id)
+    assert await counted()
+    await registry.put_scores([score()])
+    assert await counted()
+    assert not await registry.advance_node(node, NodeStatus.STARTING)
+    await registry.put_samples("m1", [])
+    assert await registry.state() == ("", expected)
+
+
+async def test_gateways_are_told_scores_and_that_something_changed(registry: Registry, make_node: MakeNode) -> None:
+    subscribed = asyncio.Event()
+    async with aclosing(registry.changes(subscribed.set)) as changes:
+        first = asyncio.ensure_future(anext(changes))
+        await subscribed.wait()
+        await registry.put_scores([score()])
+        told = await first
+        assert told is not None
+        assert (told.sequence, told.scores) == (1, (score().model_copy(update={"terms": {}}),))
+        await registry.put_node(make_node())
+        assert await anext(changes) is None
