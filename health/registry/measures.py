@@ -40,7 +40,7 @@ class Measures(Base):
             for score in written:
                 pipe.set(PREFIX + f"score:{score.node}", score.dump(), ex=SCORE_TTL_S)
             pipe.publish(EVENTS, event("scores", ""))
-            await self._script(scripts.TELL_SCORES)(keys=[SEQUENCE, SCORES], args=[told], client=pipe)
+            await self._script(scripts.TELL_SCORES)(keys=[SEQUENCE], args=[SCORES, told], client=pipe)
             await pipe.execute()
 
     async def scores(self, node_ids: Iterable[str]) -> dict[str, Score]:

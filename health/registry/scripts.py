@@ -103,10 +103,10 @@ redis.call('INCR', KEYS[5])
 redis.call('PUBLISH', KEYS[3], ARGV[5])
 return 1
 """
-# Tell scores that were written, with the number of this change. KEYS sequence, scores; ARGV scores (a JSON array).
+# Tell scores that were written, with the number of this change. KEYS sequence; ARGV channel, scores (a JSON array).
 TELL_SCORES = """
 local sequence = redis.call('INCR', KEYS[1])
-return redis.call('PUBLISH', KEYS[2], '{"schema":1,"sequence":' .. sequence .. ',"scores":' .. ARGV[1] .. '}')
+return redis.call('PUBLISH', ARGV[1], '{"schema":1,"sequence":' .. sequence .. ',"scores":' .. ARGV[2] .. '}')
 """
 # Put a session on a node, if it is on none, on this one already (its expiry moves), or on the one to be replaced.
 # KEYS session; ARGV pin, pin to be replaced, ttl in ms. Answers the pin that stands.

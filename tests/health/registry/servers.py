@@ -48,11 +48,10 @@ class Server:
             return bool(self.ask("PING"))
         return False
 
-    def ask(self, *words: Any) -> Any:
-        """The answer to one command."""
-        with Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=5, protocol=2, **self._how
-        ) as client:
+    def ask(self, *words: Any, **login: str | None) -> Any:
+        """The answer to one command; `username` and `password` for another user than this server's own."""
+        how = {"decode_responses": True, "socket_timeout": 5, "protocol": 2} | self._how | login
+        with Redis(host="127.0.0.1", port=self.port, **how) as client:
             return client.execute_command(*words)
 
     def role(self) -> str:
