@@ -1,30 +1,38 @@
 """Every Redis key, and nothing else that knows Redis.
 
-Keys, all under `vx:1:` (values are JSON with `schema: 1`):
+Keys, all under `vx:1:`, and how long one stays that nobody writes again (values are JSON with `schema: 1`):
 
-    node:<id>      a node record; written by control, does not expire
-    nodes          set of node ids
-    sample:<id>    last sample; expires after 5 s
-    score:<id>     last score; expires after 10 minutes, gateways keep what they saw
-    pool:<cc>      a pool; pools is the set of countries
-    user:<name>    a proxy user; users is the set of names
-    token:<id>     an API token, its secret's SHA-256 only; tokens is the set of ids
+    node:<id>           for ever    a node record; written by control
+    nodes               for ever    set of node ids
+    sample:<id>         5 s         last sample
+    score:<id>          10 min      last score; gateways keep what they saw
+    pool:<cc>           for ever    a pool
+    pools               for ever    set of countries
+    user:<name>         for ever    a proxy user
+    users               for ever    set of names
+    token:<id>          for ever    an API token, its secret's SHA-256 only
+    tokens              for ever    set of ids
     session:<user>:<name>
-                   the node a client's session is on; expires. <user> has no colon; empty for all who proved no name
-    limits:<user>  hash of the leases that gateway workers hold of a user's limits; each ends after 15 s
+                        1.25 ttl    the node a client's session is on; ttl (at most 7 d) is the client's. <user> has no
+                                    colon; empty for all who proved no name
+    limits:<user>       15 s        hash of the leases that gateway workers hold of a user's limits
     usage:<user>:<yyyymm>
-                   hash of the bytes a user moved in a month (UTC): `floor` + `sum` is the total, the other fields are
-                   what each worker told; plain numbers, kept for two months
-    claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
-    slot:<account>:<n>, gate:<account>, penalties
-                   the providers' accounts, see health.account_slots
-    troubles       what is wrong now, by part or country, as the leader of control told last; expires after 15 s
-    lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
-    epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
-                   not a fleet without nodes
-    sequence       how often anything changed that a snapshot holds (nodes, scores, pools, users); a number
-    events         channel: something changed, read again
-    scores         channel: the scores that were just written, with the sequence of that change
+                        62 days     hash of the bytes a user moved in a month (UTC): `floor` + `sum` is the total, the
+                                    other fields are what each worker told; plain numbers
+    claim:<slot>        for ever    the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set
+                                    only
+    slot:<account>:<n>  for ever    who holds a session of a provider's account, see health.account_slots
+    gate:<account>      10 min      why no node of an account may start now
+    penalties           1 h         servers that failed lately
+    troubles            15 s        what is wrong now, by part or country, as the leader of control told last
+    lease:<role>        60 s        who leads a role
+    lease:collector:<machine>
+                        4 s         a machine's collector lives
+    epoch               for ever    random, written by control once nodes, pools and users are complete; a Redis without
+                                    it is empty, not a fleet without nodes
+    sequence            for ever    how often anything changed that a snapshot holds (nodes, scores, pools, users)
+    events              channel     something changed, read again
+    scores              channel     the scores that were just written, with the sequence of that change
 
 A snapshot has the epoch and sequence it was read at. Scores that are told with the next sequence are added to it; any
 other event, a gap in the sequence or another epoch force a full read. Who was told nothing asks for epoch and sequence
