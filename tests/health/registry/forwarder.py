@@ -28,7 +28,11 @@ class Forwarder:
             writer.transport.abort()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:
+            writer.transport.abort()
+            return
         up = asyncio.create_task(self._up(reader, far_writer, writer))
         down = asyncio.create_task(self._down(far_reader, writer))
         self._tasks |= {up, down}
