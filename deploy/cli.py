@@ -81,7 +81,7 @@ def gateway(
     """The proxy itself: a supervisor and its workers. SIGTERM drains, SIGHUP starts anew without cutting anybody."""
     from gateway import start, supervisor
 
-    settings = load(config)
+    settings = _load(config)
     again = [sys.executable, "-m", "deploy.cli", "gateway"]
     again += [] if config is None else ["--config", str(config.absolute())]
     plan = start.dump(
@@ -146,8 +146,18 @@ def image(
 
 
 def _start(config: Path | None) -> Settings:
-    settings = load(config)
+    settings = _load(config)
     logs.configure(settings.log_level)
+    return settings
+
+
+def _load(config: Path | None) -> Settings:
+    """The settings of a process that needs Redis: the files by which it is reached are good, too."""
+    settings = load(config)
+    try:
+        settings.redis.tls()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return settings
 
 

@@ -65,6 +65,8 @@ def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
     if options.state_dir is not None:
         os.environ[variable("state_dir")] = str(options.state_dir)
     asked = load(options.config)
+    if asked.redis.sentinels:
+        raise UpError("redis.sentinels is set, but `up` runs on one Redis: remove it, or start the parts one by one")
     stack.enter_context(only_one(asked.state_dir))
     # The children read the same file and environment; what `up` decides for them is in the environment.
     os.environ[variable("control", "engine")] = "none"

@@ -90,7 +90,7 @@ def _redis(subject: Subject) -> RedisSettings:
     """The one that is used: `up` has its own, except where it was told of another, which it does not write down."""
     private = subject.settings.state_dir / "redis.sock"
     if subject.embedded and private.is_socket():
-        return subject.settings.redis.model_copy(update={"url": f"unix://{private}"})
+        return RedisSettings(url=f"unix://{private}", timeout=subject.settings.redis.timeout)
     return subject.settings.redis
 
 

@@ -104,6 +104,22 @@ def test_wrong_configuration_is_exit_code_2_and_one_line(command: str) -> None:
     assert done.stderr.startswith("vpnexit: wrong configuration: redis.url (from VPNEXIT_REDIS__URL): ")
 
 
+@pytest.mark.parametrize("command", ["gateway", "control", "collector", "scorer"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"SENTINELS": "127.0.0.1:26379"}, "redis: redis.sentinels is set without redis.master"),
+        ({"SENTINELS": "s1", "MASTER": "vx"}, "redis.sentinels.0 (from VPNEXIT_REDIS__SENTINELS): write HOST:PORT"),
+        ({"URL": "rediss://h", "TLS_CA_FILE": "/nonexistent.pem"}, "redis.tls_ca_file: /nonexistent.pem: No such file"),
+        ({"PASSWORD": "changeme"}, "redis.password: this is a placeholder"),
+    ],
+)
+def test_half_a_way_to_redis_is_refused_at_start(command: str, settings: dict[str, str], said: str) -> None:
+    done = vpnexit(command, **{f"VPNEXIT_REDIS__{name}": value for name, value in settings.items()})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"vpnexit: wrong configuration: {said}")
+
+
 def test_missing_configuration_file() -> None:
     done = vpnexit("gateway", "--config", "/nonexistent.toml")
     assert done.returncode == 2

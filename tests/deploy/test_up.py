@@ -218,6 +218,13 @@ def test_password_for_the_private_redis_is_refused(up: Any) -> None:
     ]
 
 
+def test_sentinels_for_the_private_redis_are_refused(up: Any) -> None:
+    up.start(VPNEXIT_REDIS__SENTINELS="127.0.0.1:26379", VPNEXIT_REDIS__MASTER="vx")
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert [line.split(":")[1] for line in up.lines] == [" redis.sentinels is set, but `up` runs on one Redis"]
+
+
 def test_long_state_directory_still_has_room_for_a_socket(up: Any, tmp_path: Path) -> None:
     up.start("--state-dir", str(tmp_path / ("long" * 25)), TMPDIR=str(tmp_path))
     up.wait_ready()

@@ -22,6 +22,57 @@ def test_urls(url: str) -> None:
     assert RedisSettings(url=url).url == url
 
 
+SENTINELS = {"sentinels": ["s1:26379", "[::1]:26379"], "master": "vx"}
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        SENTINELS,
+        SENTINELS | {"url": "redis:///0", "username": "vx", "password": "p", "sentinel_password": "q"},
+        SENTINELS | {"url": "rediss:///3", "tls_ca_file": "ca.pem", "tls_cert_file": "c.pem", "tls_key_file": "k.pem"},
+        {"url": "redis://vx:p@h:1"},
+        {"url": "rediss://h:1/15", "username": "vx", "password": "p"},
+    ],
+)
+def test_what_may_be_set_together(right: dict[str, Any]) -> None:
+    assert RedisSettings(**right)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"sentinels": ["s1:26379"]}, "without redis.master"),
+        ({"master": "vx"}, "without redis.sentinels"),
+        ({"sentinel_password": "q"}, "without redis.sentinels"),
+        (SENTINELS | {"sentinels": ["s1"]}, "write HOST:PORT"),
+        (SENTINELS | {"sentinels": ["<host>:26379"]}, "write HOST:PORT"),
+        (SENTINELS | {"sentinels": ["s1:65536"]}, "write HOST:PORT"),
+        (SENTINELS | {"master": "<name>"}, "pattern"),
+        (SENTINELS | {"url": "redis://h:6379/0"}, "write redis:///0"),
+        (SENTINELS | {"url": "unix:///run/redis.sock"}, "write redis:///0"),
+        (SENTINELS | {"sentinel_username": "a"}, "without redis.sentinel_password"),
+        ({"url": "redis:///0"}, "names no host"),
+        ({"url": "rediss://h?ssl_cert_reqs=none"}, "follows the"),
+        ({"url": "redis://h:99999"}, "not a number from 1 to 65535"),
+        ({"url": "redis://h/x"}, "the number of a database"),
+        ({"username": "vx"}, "without redis.password"),
+        ({"url": "redis://vx:p@h", "username": "vx"}, "remove one of them"),
+        ({"url": "redis://:p@h", "password": "p"}, "remove the one in the URL"),
+        ({"tls_ca_file": "ca.pem"}, "does not begin with rediss"),
+        ({"url": "rediss://h", "tls_cert_file": "c.pem"}, "set both or none"),
+    ],
+)
+def test_half_a_way_to_redis_is_refused(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        RedisSettings(**wrong)
+
+
+def test_the_place_is_told_without_a_password() -> None:
+    assert RedisSettings(**SENTINELS).place == "vx by the sentinels s1:26379, [::1]:26379"
+    assert RedisSettings(url="redis://vx:hunter2@h:1/0").place == "redis://…@h:1/0"
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [

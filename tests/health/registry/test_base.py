@@ -1,4 +1,6 @@
-"""A cancellation that redis-py loses (asyncio.wait_for before Python 3.12) still ends the task that called."""
+"""Calls end as they should: by the answer, a RegistryError, or a cancellation, also one that redis-py loses
+(asyncio.wait_for before Python 3.12).
+"""
 
 import asyncio
 import contextlib
@@ -8,6 +10,21 @@ import pytest
 
 from health.config import RedisSettings
 from health.registry import Registry, RegistryError
+
+
+async def test_ping(registry: Registry) -> None:
+    await registry.ping()
+
+
+async def test_what_the_server_says_of_itself(redis_server: Any) -> None:
+    registry = Registry.open(RedisSettings(url=redis_server.url))
+    try:
+        said = await registry.server()
+        assert (said["role"], said["maxmemory_policy"], said["save"]) == ("master", "noeviction", "")
+        assert redis_server.command("ACL", "SETUSER", "default", "-config") == "+OK"
+        assert "save" not in await registry.server()
+    finally:
+        await registry.close()
 
 
 async def _cancelled_in_ping(registry: Registry, lose: Any) -> "asyncio.Task[None]":

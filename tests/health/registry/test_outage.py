@@ -54,6 +54,7 @@ READS: dict[str, Call] = {
     "collectors": lambda r: r.collectors(["m1"]),
     "claims": lambda r: r.claims(["jp-0"]),
     "epoch": lambda r: r.epoch(),
+    "state": lambda r: r.state(),
     "troubles": lambda r: r.troubles(),
     "leader": lambda r: r.leader("reconciler"),
     "snapshot": lambda r: r.snapshot(),
@@ -91,7 +92,7 @@ IN_TIME_S = 1.2
 
 
 def test_no_method_is_forgotten() -> None:
-    methods = {name for name, kind in vars(Registry).items() if inspect.iscoroutinefunction(kind) and name[0] != "_"}
+    methods = {name for name, kind in inspect.getmembers(Registry, inspect.iscoroutinefunction) if name[0] != "_"}
     assert methods - {"close"} == CALLS.keys()
 
 

@@ -44,7 +44,7 @@ async def test_a_slot_is_one_nodes(registry: Registry, make_node: MakeNode) -> N
 @pytest.fixture
 def repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write made twice has the same stamp both times, as one that the client repeats after a time-out."""
-    monkeypatch.setattr("health.registry.secrets.token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
 
 
 @pytest.mark.usefixtures("repeated")

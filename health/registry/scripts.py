@@ -16,8 +16,8 @@ return 0
 # Give back what the holder still has. KEYS lease or claim; ARGV holder.
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # Replace a versioned record only if its version is the expected one (0: not there yet). A record of another schema is
-# a newer writer's and stays. KEYS record, index, events; ARGV version, record, name, event. Answers 0, or the stored
-# version + 1.
+# a newer writer's and stays. KEYS record, index, events, sequence; ARGV version, record, name, event. Answers 0, or the
+# stored version + 1.
 PUT_VERSIONED = """
 local stored = redis.call('GET', KEYS[1])
 local version = 0
@@ -32,6 +32,7 @@ if stored == ARGV[2] then return 0 end
 if version ~= tonumber(ARGV[1]) then return version + 1 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('INCR', KEYS[4])
 redis.call('PUBLISH', KEYS[3], ARGV[4])
 return 0
 """
@@ -46,7 +47,7 @@ redis.call('SET', KEYS[1], term, 'PX', ARGV[3])
 return term
 """
 # Take a slot and write its node's record in one step, if the slot's holder is the expected one (empty: nobody) or
-# already this node. KEYS claim, node record, nodes, events; ARGV node id, expected holder, record, event.
+# already this node. KEYS claim, node record, nodes, events, sequence; ARGV node id, expected holder, record, event.
 CLAIM = """
 local holder = redis.call('GET', KEYS[1]) or ''
 if holder ~= ARGV[1] then
@@ -54,12 +55,13 @@ if holder ~= ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1])
   redis.call('SET', KEYS[2], ARGV[3])
   redis.call('SADD', KEYS[3], ARGV[1])
+  redis.call('INCR', KEYS[5])
   redis.call('PUBLISH', KEYS[4], ARGV[4])
 end
 return 1
 """
 # Replace a node's record only while its status is the expected one, and never by one that has not heard yet that the
-# node is to retire. KEYS record, events; ARGV status, record, event.
+# node is to retire. KEYS record, events, sequence; ARGV status, record, event.
 ADVANCE = """
 local old = redis.call('GET', KEYS[1])
 if old == ARGV[2] then return 1 end
@@ -67,23 +69,25 @@ local stored = old and cjson.decode(old)
 if not stored or stored['status'] ~= ARGV[1] then return 0 end
 if (stored['retire'] or '') ~= '' and (cjson.decode(ARGV[2])['retire'] or '') == '' then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+redis.call('INCR', KEYS[3])
 redis.call('PUBLISH', KEYS[2], ARGV[3])
 return 1
 """
-# Replace a record only if it is the expected one to the byte (empty: not there). KEYS record, index, events; ARGV
-# expected, record, name, event. Answers 1, or 0 where it is another one.
+# Replace a record only if it is the expected one to the byte (empty: not there). KEYS record, index, events, sequence;
+# ARGV expected, record, name, event. Answers 1, or 0 where it is another one.
 SWAP = """
 local old = redis.call('GET', KEYS[1]) or ''
 if old == ARGV[2] then return 1 end
 if old ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('INCR', KEYS[4])
 redis.call('PUBLISH', KEYS[3], ARGV[4])
 return 1
 """
 # Lower a pool and move one of its nodes in one step, so that no reconciler sees the one without the other.
-# KEYS pool, node, events, pools; ARGV version, pool, status, node, event, country. Answers 1, 0 (the node moved on) or
-# -1 - version.
+# KEYS pool, node, events, pools, sequence; ARGV version, pool, status, node, event, country. Answers 1, 0 (the node
+# moved on) or -1 - version.
 RETIRE = """
 local old = redis.call('GET', KEYS[1])
 local node = redis.call('GET', KEYS[2])
@@ -95,8 +99,14 @@ if not node or cjson.decode(node)['status'] ~= ARGV[3] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('SADD', KEYS[4], ARGV[6])
 redis.call('SET', KEYS[2], ARGV[4])
+redis.call('INCR', KEYS[5])
 redis.call('PUBLISH', KEYS[3], ARGV[5])
 return 1
+"""
+# Tell scores that were written, with the number of this change. KEYS sequence; ARGV channel, scores (a JSON array).
+TELL_SCORES = """
+local sequence = redis.call('INCR', KEYS[1])
+return redis.call('PUBLISH', ARGV[1], '{"schema":1,"sequence":' .. sequence .. ',"scores":' .. ARGV[2] .. '}')
 """
 # Put a session on a node, if it is on none, on this one already (its expiry moves), or on the one to be replaced.
 # KEYS session; ARGV pin, pin to be replaced, ttl in ms. Answers the pin that stands.
