@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from control.accounts import Accounts
+from control.accounts import Accounts, failed_there
 from control.model import Container
 from control.providers import Choice, Provider, ProviderError, Wish
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, new_node_id
@@ -61,7 +61,7 @@ class Placement:
         provider = self.provider(pool.provider)
         nodes = await self._registry.nodes()
         survey = await self._accounts.survey(nodes)
-        failed = {node.vpn_server: 1.0 for node in nodes.values() if node.status is NodeStatus.FAILED}
+        failed = {node.vpn_server: 1.0 for node in nodes.values() if failed_there(node)}
         avoid = failed | await self._accounts.penalties()
         return await provider.choose(wish, survey.holding, avoid, survey.closed)
 

@@ -13,6 +13,7 @@ served (no exit address was proved) or its tunnel is down. What a pool as a whol
 
 from collections.abc import Iterator
 
+from control import exits
 from control.model import (
     Advance,
     AgentView,
@@ -89,7 +90,7 @@ def _container_gone(node: Node) -> Iterator[Step]:
     if node.status is NodeStatus.DRAINING and _as_wished(node):
         yield Advance(node, NodeStatus.STOPPED, node.reason)
     else:
-        yield Advance(node, NodeStatus.FAILED, node.reason or "its container was removed")
+        yield Advance(node, NodeStatus.FAILED, node.reason or exits.REMOVED)
 
 
 def _requested(world: World, node: Node) -> Iterator[Step]:
