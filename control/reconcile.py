@@ -2,7 +2,8 @@
 
 Steps run beside the loop, one at a time for each node and slot, so that a slow one holds up nobody else. Without Redis
 or without Docker nothing is touched: what runs goes on running. Several instances may run; the one that holds the
-lease acts, and keeps it while it lives: an engine that hangs costs nobody the lead.
+lease acts, and keeps it while it lives: an engine that hangs costs nobody the lead. Where the nodes are another
+machine's, this one leaves the lead to the control there.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from control.plan import plan
 from control.recovery import Keeper
 from control.replacing import fulfilled
 from control.scaling import Scaling
+from control.standby import Standby
 from control.steps import Steps
 from control.troubles import Troubles
 from health.model import Node
@@ -78,6 +80,7 @@ class Reconciler:
         self._swept = False
         self._copy_due = 0.0
         self._troubles = troubles or Troubles(registry)
+        self._standby = Standby(registry, keeper, engine, self._troubles)
         lease = max(settings.lease, 3 * settings.tick)
         self._leadership = Leadership(registry, settings.machine, lease)
         read = load or (lambda: carried(settings.gateways))
@@ -88,7 +91,7 @@ class Reconciler:
                 registry=registry,
                 agents=agents,
                 steps=steps,
-                machines=engine.machines,
+                reached=engine.machines,
                 limits=limits(settings),
                 clock=clock,
                 wall=wall,
@@ -110,6 +113,15 @@ class Reconciler:
         """Why the engine was not asked in the last round, or empty."""
         return self._troubles.of("engine")
 
+    @property
+    def standby(self) -> str:
+        """Why this instance leaves the fleet to another machine's control, or empty; as of the last look."""
+        return self._standby.reason
+
+    async def elsewhere(self) -> str:
+        """`standby` as it is now. Raises RegistryError."""
+        return await self._standby.look()
+
     def wake(self) -> None:
         """Something changed: look again at once."""
         self._wake.set()
@@ -119,7 +131,7 @@ class Reconciler:
         if self._engine is None or self._steps is None:
             return ""
         own = self._steps.backoff.reason(country) if self.leader else self._troubles.of(country)
-        return self.engine_trouble or own
+        return self.engine_trouble or own or self.standby
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; containers go on running. Gives the lease back."""
@@ -159,17 +171,22 @@ class Reconciler:
 
     async def _round(self) -> None:
         busy = frozenset(self._running)
-        term = await self._leadership.renew()
+        away = self.standby and await self.elsewhere()
+        term = None if away else await self._leadership.renew()
         if term is None:
             await self._stand_by()
             return
         containers = await self._containers()
+        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
+        snapshot = await self._registry.snapshot()
+        nodes = snapshot.nodes.values()
+        if await (self._standby.judge(nodes, containers or []) if snapshot.epoch else self._standby.look()):
+            await self._leadership.resign()
+            return
         if containers is None:
             await self._troubles.share(self._clock())
             await self._save()
             return
-        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
-        snapshot = await self._registry.snapshot()
         await term.check()
         await self._configured_nodes(snapshot)
         if not snapshot.epoch:
@@ -197,7 +214,7 @@ class Reconciler:
         copy, without = await self._keeper.load()
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
-        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
+        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, self._standby.reached, without)
         log.warning("registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
@@ -219,6 +236,7 @@ class Reconciler:
         if self._clock() >= self._copy_due:
             self._copy_due = self._clock() + COPY_S
             await self._save()
+            await self._standby.look()
 
     async def _save(self) -> None:
         tokens = await self._registry.tokens()

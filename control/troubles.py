@@ -13,12 +13,12 @@ log = structlog.get_logger()
 
 SHARE_S = 5.0
 """How often the registry is told what it knows already: its record expires."""
-EVERYBODYS = frozenset({"redis", "events", "copy"})
+EVERYBODYS = frozenset({"redis", "events", "copy", "machine"})
 """What an instance that does not lead sees for itself."""
 
 
 class Troubles:
-    """Subjects are parts (`redis`, `engine`, `events`, `copy`, `load`, `logs`) or countries."""
+    """Subjects are parts (`redis`, `engine`, `events`, `copy`, `machine`, `load`, `logs`) or countries."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
