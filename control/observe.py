@@ -44,7 +44,9 @@ class Observer:
         self._since: dict[str, tuple[NodeStatus, float]] = {}
         self._wellness = Wellness()
 
-    async def world(self, snapshot: Snapshot, containers: list[Container], busy: frozenset[str]) -> World:
+    async def world(
+        self, snapshot: Snapshot, containers: list[Container], busy: frozenset[str], idle: frozenset[str] = frozenset()
+    ) -> World:
         """Everything as it is now. Raises RegistryError."""
         here = {container.node for container in containers}
         nodes = {
@@ -76,6 +78,7 @@ class Observer:
             not_before=self._steps.backoff.not_before,
             unwell={i: at for i, at in self._wellness.unwell.items() if nodes[i].status is NodeStatus.SERVING},
             moved=self._moved(nodes),
+            idle=idle,
             elsewhere=tuple(machines.elsewhere(snapshot.nodes.values(), self._machines, here)),
             busy=busy | await self._just_taken(claims, snapshot),
             limits=self._limits,

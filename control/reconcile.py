@@ -17,10 +17,11 @@ from control import recovery
 from control.agents import Agents
 from control.config import ControlSettings
 from control.configured import KINDS, configured
+from control.drain import Drain
 from control.engine import Engine, EngineError
 from control.leadership import Leadership, LostLeadError, Term
 from control.load import Carried, carried
-from control.model import Container, Limits, Step
+from control.model import Container, Limits, Step, World
 from control.nodefiles import NodeFiles
 from control.observe import Moved, Observer
 from control.plan import plan
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 
 SHORTEST_PAUSE_S = 0.05
 RESUBSCRIBE_S = 1.0
-SCALING = "scaling"
+SCALING, DRAIN = "scaling", "drain"
 COPY_S = 5.0
 """How old the copy of an instance that does not lead may be."""
 
@@ -84,6 +85,7 @@ class Reconciler:
         lease = max(settings.lease, 3 * settings.tick)
         self._leadership = Leadership(registry, settings.machine, lease)
         read = load or (lambda: carried(settings.gateways))
+        self._drain = Drain(read, clock)
         self._scaling = Scaling(registry, self._troubles, read, settings.load_interval, clock)
         self._observer = None
         if steps is not None and engine is not None:
@@ -198,7 +200,9 @@ class Reconciler:
             await self._sweep(snapshot, containers)
             await self._steps.settle_accounts(snapshot.nodes, containers)
             self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
-            world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
+            running = busy | frozenset(self._running)
+            world = await self._observer.world(snapshot, containers, running, self._drain.idle)
+            self._ask_who_drains(world)
             for country, pool in snapshot.pools.items():
                 # What was being done while the records were read may have failed since.
                 if fulfilled(pool, snapshot.nodes.values()) and not any(key.startswith(country) for key in busy):
@@ -245,19 +249,29 @@ class Reconciler:
             await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
 
     def _scale(self, snapshot: Snapshot, term: Term) -> None:
-        async def look() -> None:
+        self._beside(SCALING, lambda: self._scaling.look(snapshot, term.check))
+
+    def _ask_who_drains(self, world: World) -> None:
+        due = self._drain.due(world.nodes, world.since)
+        if due:
+            self._beside(DRAIN, lambda: self._drain.ask(due))
+
+    def _beside(self, name: str, look: Callable[[], Awaitable[bool]]) -> None:
+        """Do something beside the loop, one at a time of each `name`; look again where it changed something."""
+
+        async def run() -> None:
             try:
-                if await self._scaling.look(snapshot, term.check):
+                if await look():
                     self.wake()
             except (RegistryError, LostLeadError) as error:
-                log.warning("not_scaled", reason=str(error))
+                log.warning("left_out", part=name, reason=str(error))
             except Exception:
-                log.exception("scaling_broke")
+                log.exception("broke", part=name)
             finally:
-                self._running.pop(SCALING, None)
+                self._running.pop(name, None)
 
-        if SCALING not in self._running:
-            self._running[SCALING] = asyncio.create_task(look(), name=SCALING)
+        if name not in self._running:
+            self._running[name] = asyncio.create_task(run(), name=name)
 
     def _begin(self, steps: Steps, step: Step, term: Term) -> None:
         async def run() -> None:
