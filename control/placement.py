@@ -1,6 +1,7 @@
 """Gives a new node its server, its account's session and its slot."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -109,6 +110,8 @@ class Placement:
 
     async def refused(self, node: Node, reason: str) -> str:
         """The VPN server refused the credentials of `node`: its account rests. Returns the reason, completed."""
+        with contextlib.suppress(ProviderError):
+            self.provider(node.provider).refused(node.account)
         told = await self._accounts.refused(node, reason)
         await self._registry.publish("account", node.account, node=node.id, reason=told)
         return told

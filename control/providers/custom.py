@@ -105,6 +105,9 @@ class Custom:
         reasons = {node.id: self._why_moved(node, listed[node.account, node.vpn_server]) for node in known}
         return {node_id: why for node_id, why in reasons.items() if why}
 
+    def refused(self, account: str) -> None:
+        """Nothing to do: files that changed are read again anyway."""
+
     async def countries(self) -> tuple[str, ...]:
         return tuple(sorted({entry.label.country for entry in (await self._read()).entries}))
 

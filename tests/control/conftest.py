@@ -147,6 +147,7 @@ class FakeProvider:
         self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
+        self.doubted: list[str] = []
 
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
@@ -174,6 +175,9 @@ class FakeProvider:
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
         return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
+
+    def refused(self, account: str) -> None:
+        self.doubted.append(account)
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:

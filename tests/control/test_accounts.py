@@ -197,6 +197,7 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
     )
     assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
     assert await fleet.registry.accounts.penalties() == {}
+    assert fleet.world.provider.doubted == ["acct"]
     assert await holders(fleet) == [other.id]
     assert fleet.world.engine.running == [other.id]
     assert fleet.world.engine.calls.count("create") == made

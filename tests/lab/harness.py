@@ -108,9 +108,13 @@ class Lab:
         )
 
     def settled(self) -> bool:
-        """Every pool serves what it wishes, by containers that live, and the proxy knows it."""
+        """Every pool serves what it wishes, by containers that live, and the proxy knows it; nothing is under way."""
         try:
-            nodes = {node["id"] for node in self.api("GET", "/api/nodes") if node["status"] == "running"}
+            found = [node for node in self.api("GET", "/api/nodes") if node["status"] not in ("stopped", "error")]
+            # A tunnel that is down may be about to get a successor.
+            if not all(node["status"] == "running" and node["vpn_connected"] for node in found):
+                return False
+            nodes = {node["id"] for node in found}
             pools = self.api("GET", "/api/pools")
         except OSError:  # control is just being started again
             return False
