@@ -5,13 +5,11 @@ import json
 import secrets
 import time
 import urllib.error
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from health.config import RedisSettings
 from health.model import Node, NodeStatus
 from health.registry import Registry
 from tests.lab.harness import Lab, traffic, wait_for
@@ -44,40 +42,14 @@ def credentials(lab: Lab) -> Credentials:
     return Credentials(Path(lab.status["state_dir"]))
 
 
-@pytest.fixture
-async def registry(lab: Lab) -> AsyncIterator[Registry]:
-    socket = Path(lab.status["state_dir"]) / "redis" / "redis.sock"
-    found = Registry.open(RedisSettings(url=f"unix://{socket}", timeout=1.0))
-    yield found
-    await found.close()
-
-
-@pytest.fixture
-async def events(registry: Registry) -> AsyncIterator[list[dict[str, Any]]]:
-    """What is published, from now on."""
-    heard: list[dict[str, Any]] = []
-    ready = asyncio.Event()
-
-    async def listen() -> None:
-        async for event in registry.events(ready.set):
-            heard.append(event)
-
-    task = asyncio.create_task(listen())
-    await ready.wait()
-    yield heard
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_refused_credentials_let_the_account_rest_and_serving_nodes_serve_on(
     lab: Lab, credentials: Credentials, registry: Registry, events: list[dict[str, Any]]
 ) -> None:
     """The provider resets the service credentials: what is connected stays, what starts anew is refused."""
-    log = Path(lab.status["state_dir"]) / "output" / "control.log"
     old, new = credentials.password, secrets.token_urlsafe(18)
     before, (victim,) = await registry.nodes(), lab.nodes("us")
     serving = [node for country in ("jp", "gb") for node in lab.nodes(country)]
-    said, began = log.stat().st_size, int(time.time())
+    said, began = lab.log_of("control"), int(time.time())
     credentials.accept(new)
     async with traffic(lab, "jp", 1) as jp, traffic(lab, "gb", 1) as gb:
         await asyncio.to_thread(lab.docker, "kill", f"vpnexit-{victim}")
@@ -99,9 +71,13 @@ async def test_refused_credentials_let_the_account_rest_and_serving_nodes_serve_
     assert [node for country in ("jp", "gb") for node in lab.nodes(country)] == serving
     assert not jp.bad()
     assert not gb.bad()
-    lines = log.read_bytes()[said:].decode()
-    _told_once(lines, events, refused)
-    shown = [lines, json.dumps(events), *(json.dumps(lab.api("GET", f"/api/{what}")) for what in ("nodes", "pools"))]
+    logged = said()
+    _told_once(logged, events, refused)
+    shown = [
+        json.dumps(logged),
+        json.dumps(events),
+        *(json.dumps(lab.api("GET", f"/api/{what}")) for what in ("nodes", "pools")),
+    ]
     shown.append(lab.api("GET", f"/api/nodes/{refused.id}/logs")["logs"])
     assert not [secret for secret in (old, new, credentials.username) if any(secret in text for text in shown)]
 
@@ -138,8 +114,7 @@ def _started(lab: Lab, since: int) -> list[str]:
     return lab.docker("events", "--since", str(since), "--until", until, *shown, *filters).split()
 
 
-def _told_once(lines: str, events: list[dict[str, Any]], node: Node) -> None:
-    logged = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+def _told_once(logged: list[dict[str, Any]], events: list[dict[str, Any]], node: Node) -> None:
     rests = [one for one in logged if one.get("event") == "account_rests"]
     assert [(one["account"], one["node"], one["level"]) for one in rests] == [(ACCOUNT, node.id, "error")]
     ends = [one for one in logged if one.get("node") == node.id and one.get("status") == "failed"]
