@@ -31,6 +31,7 @@ from health.agent_client import AgentError, Hello
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool
 from health.registry import Registry
+from tests.control.told import Told
 
 
 class FakeEngine:
@@ -405,3 +406,11 @@ def everybody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fleet(new_control: Callable[..., Control]) -> Control:
     return new_control()
+
+
+@pytest.fixture
+async def told(registry: Registry) -> AsyncIterator[Told]:
+    found = Told(registry)
+    await found.ready()
+    yield found
+    await found.close()
