@@ -97,7 +97,7 @@ async def test_an_image_that_starts_no_exit_is_told_and_not_tried_in_a_circle(
     assert _told(said(), events, node) == reason
     failed = [one for one in events if one.get("status") == "failed"]
     assert {one["reason"] for one in failed} == {reason}
-    assert 3 <= len(failed) <= 10, "100 ms, doubling"
+    assert len(failed) <= 10, "tried again after 100 ms, doubling"
     await asyncio.to_thread(lab.docker, "tag", KEPT, IMAGE)
     await until(lambda: len(lab.nodes("gb")) == 2, 60, "it serves once the image is there")
     await asyncio.to_thread(lab.wish, "gb", 1)
