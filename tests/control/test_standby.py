@@ -1,16 +1,23 @@
 """Controls of two machines on one Redis: the fleet stays where it is, and who cannot reach it says so."""
 
+import asyncio
+import contextlib
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
+from aiohttp import web
 
 from control.fleet import UnavailableError
 from control.leadership import ROLE
 from control.model import slot_name
 from control.providers import Choice
+from deploy import ports
 from health.config import RedisSettings
 from health.model import NodeStatus
 from health.registry import Registry
@@ -143,3 +150,80 @@ async def test_where_both_have_nodes_who_leads_leaves_the_others_alone(
 
 def _choice() -> Choice:
     return Choice("acct", "jp9.vpn.example", "Tokyo", "198.18.10.11", 51820, "udp")
+
+
+CONTROL = """
+import asyncio, sys
+from pathlib import Path
+from control.config import ControlSettings, NordVpnSettings
+from control.main import run
+from health.config import RedisSettings
+listen, machine, url, state, docker = sys.argv[1:]
+settings = ControlSettings(listen=listen, machine=machine, docker_host=docker, probe_name="probe.example", lease=0.5)
+asyncio.run(run(settings, NordVpnSettings(api_url="http://127.0.0.1:9"), RedisSettings(url=url), Path(state)))
+"""
+
+
+async def test_a_real_process_on_another_machine_leaves_the_fleet_where_it_is(
+    fleet: Control, redis_url: str, tmp_path: Path
+) -> None:
+    """A whole control of another machine: it answers 503, asks its Docker for lists alone, and changes no record."""
+    await fleet.pool(1)
+    (node,) = await fleet.serving()
+    await fleet.close()
+    slots = await claims(fleet)
+    docker, api = tmp_path / "docker.sock", f"127.0.0.1:{ports.free()}"
+    runner = web.AppRunner(_empty_docker(asked := []), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(docker)).start()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CONTROL, api, "m2", redis_url, str(tmp_path / "m2"), f"unix://{docker}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with aiohttp.ClientSession() as session:
+            told = await _standing_by(session, f"http://{api}/api/health/ready")
+        assert (told["ready"], told["standby"], told["leader"]) == (False, True, False)
+        await asyncio.sleep(3)  # six leases, three rounds
+        assert await fleet.registry.leader(ROLE) == ""
+        assert await fleet.registry.nodes() == {node.id: node}
+        assert await claims(fleet) == slots
+        assert {method for method, _ in asked} == {"GET"}
+    finally:
+        process.terminate()
+        output, _ = await process.communicate()
+        await runner.cleanup()
+    troubles = [line for line in output.decode().splitlines() if "trouble" in line]
+    assert len(troubles) == 1
+    assert "the fleet runs on machine m1, which this control (of m2) does not reach: it stands by" in troubles[0]
+
+
+def _empty_docker(asked: list[tuple[str, str]]) -> web.Application:
+    """A Docker Engine that runs nothing."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append((request.method, request.path))
+        if request.path.endswith("/version"):
+            return web.json_response({"ApiVersion": "1.41", "MinAPIVersion": "1.12"})
+        if request.path.endswith("/events"):
+            await asyncio.Event().wait()
+        return web.json_response([])
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    return app
+
+
+async def _standing_by(session: aiohttp.ClientSession, url: str, within: float = 20.0) -> dict[str, Any]:
+    """What the API says of itself, once it answers and says that it stands by."""
+    deadline = time.monotonic() + within
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(url) as answer:
+                told: dict[str, Any] = await answer.json()
+                if told["standby"]:
+                    assert answer.status == 503
+                    return told
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
