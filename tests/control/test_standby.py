@@ -98,6 +98,22 @@ async def test_an_emptied_fleet_may_begin_anew_on_another_machine(fleet: Control
     assert [node.machine for node in await second.serving()] == ["m2"]
 
 
+async def test_a_machine_under_a_new_name_goes_on_with_its_nodes(
+    fleet: Control, new_control: Callable[..., Control]
+) -> None:
+    await fleet.pool(2)
+    before = await fleet.serving(count=2)
+    await fleet.close()
+    fleet.world.engine._machine = "renamed"
+    again = new_control(machine="renamed")
+    await rounds(again, 5)
+    assert again.reconciler.leader
+    assert [node.id for node in await again.serving(count=2)] == [node.id for node in before]
+    assert again.world.engine.calls.count("create") == 2
+    again.world.engine.kill(before[0].id)
+    assert {node.machine for node in await again.serving(count=2)} == {"m1", "renamed"}
+
+
 async def test_an_empty_redis_is_left_to_the_machine_that_the_nodes_were_on(
     new_control: Callable[..., Control], redis_server: Any, tmp_path: Path
 ) -> None:
