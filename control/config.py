@@ -99,7 +99,8 @@ class ControlSettings(BaseModel):
     lease: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
     gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
-    """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    """Where the metrics of all gateways are: pools with `target_connections` follow what they carry together, and a
+    node that drains ends once none of them has a connection through it."""
     load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What an operator may ask of the fleet. Writes wishes; the reconciler makes them true."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -47,8 +47,15 @@ class UnavailableError(FleetError):
     reason = "unavailable"
 
 
+async def _here() -> str:
+    return ""
+
+
 class Fleet:
-    """The operator's side. `changed` is called after every wish; methods raise FleetError and RegistryError."""
+    """The operator's side. `changed` is called after every wish; methods raise FleetError and RegistryError.
+
+    `elsewhere` tells why no node may be placed on this machine, or gives an empty string.
+    """
 
     def __init__(
         self,
@@ -57,7 +64,9 @@ class Fleet:
         settings: ControlSettings,
         changed: Callable[[], None],
         wall: Callable[[], float] = time.time,
+        elsewhere: Callable[[], Awaitable[str]] = _here,
     ) -> None:
+        self._elsewhere = elsewhere
         self._registry = registry
         self._placement = placement
         self._settings = settings
@@ -77,7 +86,7 @@ class Fleet:
 
     async def start(self, country: str, server: str = "", city: str = "", protocol: Protocol | None = None) -> Node:
         """Raise the pool by one and place a node for it. Raises ProviderError where no server is to be had."""
-        self._need_engine()
+        await self._need_own_fleet()
         for _ in range(ATTEMPTS):
             try:
                 node = await self._start_once(country, server, city, protocol)
@@ -143,7 +152,7 @@ class Fleet:
         returned with `retire` set: its turn comes. Where its account has no slot for both, it is returned draining, and
         says so. Asked again, it gives the same successor.
         """
-        self._need_engine()
+        await self._need_own_fleet()
         for _ in range(ATTEMPTS):
             found = await self._restart_once(node_id, reason)
             if found is not None:
@@ -236,6 +245,12 @@ class Fleet:
             self._placement.provider(name)
         except ProviderError as error:
             raise InvalidPoolError(str(error)) from None
+
+    async def _need_own_fleet(self) -> None:
+        self._need_engine()
+        why = await self._elsewhere()
+        if why:
+            raise UnavailableError(why)
 
     def _need_engine(self) -> None:
         if self._settings.engine == "none":

@@ -152,7 +152,7 @@ def _assemble(
         troubles=troubles,
         moved=placement.moved,
     )
-    fleet = Fleet(registry, placement, settings, reconciler.wake)
+    fleet = Fleet(registry, placement, settings, reconciler.wake, elsewhere=reconciler.elsewhere)
     context = Context(
         fleet=fleet,
         registry=registry,

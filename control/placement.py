@@ -1,12 +1,13 @@
 """Gives a new node its server, its account's session and its slot."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from control.accounts import Accounts
+from control.accounts import Accounts, failed_there
 from control.model import Container
 from control.providers import Choice, Provider, ProviderError, Wish
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, new_node_id
@@ -61,7 +62,7 @@ class Placement:
         provider = self.provider(pool.provider)
         nodes = await self._registry.nodes()
         survey = await self._accounts.survey(nodes)
-        failed = {node.vpn_server: 1.0 for node in nodes.values() if node.status is NodeStatus.FAILED}
+        failed = {node.vpn_server: 1.0 for node in nodes.values() if failed_there(node)}
         avoid = failed | await self._accounts.penalties()
         return await provider.choose(wish, survey.holding, avoid, survey.closed)
 
@@ -109,6 +110,8 @@ class Placement:
 
     async def refused(self, node: Node, reason: str) -> str:
         """The VPN server refused the credentials of `node`: its account rests. Returns the reason, completed."""
+        with contextlib.suppress(ProviderError):
+            self.provider(node.provider).refused(node.account)
         told = await self._accounts.refused(node, reason)
         await self._registry.publish("account", node.account, node=node.id, reason=told)
         return told

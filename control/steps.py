@@ -8,7 +8,7 @@ could not be done says so in the log and leaves the world as it was; the next pl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -130,11 +130,16 @@ class Steps:
                 await self._forget(step.node)
         return True
 
-    def remember(self, nodes: Set[str]) -> None:
-        """Forget what was learnt of all other nodes: another instance may have seen them end."""
-        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes:
+    def remember(self, nodes: Mapping[str, Node]) -> None:
+        """Forget what was learnt of all other nodes: another instance may have seen them end. Of those that another one
+        admitted, since when they serve is told by their records."""
+        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes.keys():
             self.verdicts.pop(node_id, None)
             self._serving_from.pop(node_id, None)
+        for node_id in nodes.keys() - self._serving_from.keys():
+            since = _admitted_at(nodes[node_id])
+            if since is not None:
+                self._serving_from[node_id] = self._clock() - max(0.0, self._wall() - since)
 
     async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
         """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
@@ -303,3 +308,10 @@ class Steps:
             raise
         except EngineError as error:
             return f"(no log: {error})\n"
+
+
+def _admitted_at(node: Node) -> float | None:
+    """Since when (Unix seconds) a node serves or served, as far as its record tells; None for one that never did."""
+    if node.status is NodeStatus.SERVING:
+        return node.changed_at
+    return node.started_at if node.status is NodeStatus.DRAINING and node.exit_ip else None

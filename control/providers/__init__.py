@@ -102,6 +102,10 @@ class Provider(Interface):
         """
         ...
 
+    def refused(self, account: str) -> None:
+        """A VPN server refused the credentials of `account`: ask for them anew before the next use. Never raises."""
+        ...
+
     async def countries(self) -> tuple[str, ...]:
         """Codes of the countries that have servers, sorted."""
         ...

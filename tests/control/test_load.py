@@ -64,12 +64,19 @@ async def test_one_that_is_gone_silent_or_talks_nonsense_is_named_and_the_others
         assert words in found.trouble
 
 
-async def test_no_gateway_carries_nothing() -> None:
+async def test_where_no_gateway_is_named_nothing_is_known() -> None:
     found = await carried([])
-    assert (dict(found.by_node), found.trouble) == ({}, "")
+    assert (dict(found.by_node), found.trouble) == ({}, "control.gateways names no gateway")
+
+
+async def test_the_oldest_picture_of_the_fleet_counts(gateway: Serve) -> None:
+    one = await gateway(exposition(Metrics().counters(), {"snapshot_age_seconds": 0.5}, 0, {}))
+    two = await gateway(exposition(Metrics().counters(), {"snapshot_age_seconds": float("inf")}, 0, {}))
+    assert (await carried([one])).age == 0.5
+    assert (await carried([one, two])).age == float("inf")
 
 
 def test_a_gateway_without_nodes_is_no_trouble_and_one_that_does_not_say_is() -> None:
-    assert parse(shown().decode()) == {}
+    assert parse(shown().decode()).by_node == {}
     with pytest.raises(ValueError, match="node_connections"):
         parse("# TYPE other gauge\nother 1\n")
