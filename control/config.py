@@ -100,6 +100,8 @@ class ControlSettings(BaseModel):
     """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
     gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
     """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    certificates: tuple[Path, ...] = ()
+    """Certificates (PEM files, for example the edge's) whose end `/metrics` shows."""
     load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")
