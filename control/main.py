@@ -31,14 +31,13 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
-from health.config import MetricsSettings, RedisSettings
+from health.config import OPEN, MetricsSettings, RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
 
 _NO_FILES = CustomSettings()
-_OPEN = MetricsSettings()
 
 
 class StartError(Exception):
@@ -57,7 +56,7 @@ async def run(
     redis: RedisSettings,
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
-    metrics: MetricsSettings = _OPEN,
+    metrics: MetricsSettings = OPEN,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 

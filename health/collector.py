@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from health import collector_numbers, score
 from health.agent_client import AgentClient, AgentError
-from health.config import CollectorSettings, MetricsSettings, RedisSettings
+from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings
 from health.exposing import exposing
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
@@ -23,7 +23,7 @@ from health.registry import Registry, RegistryError
 log = structlog.get_logger()
 
 
-async def run(settings: CollectorSettings, redis: RedisSettings, machine: str, metrics: MetricsSettings) -> None:
+async def run(settings: CollectorSettings, redis: RedisSettings, machine: str, metrics: MetricsSettings = OPEN) -> None:
     """Collect for `machine` until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
     collector = Collector(settings, registry, machine)

@@ -37,6 +37,9 @@ class MetricsSettings(BaseModel):
     token: SecretStr | None = None
 
 
+OPEN = MetricsSettings()
+
+
 class RedisSettings(BaseModel):
     """Where the registry is. `url` is redis://, rediss:// or unix://; `timeout` seconds for one answer.
 

@@ -11,7 +11,7 @@ import time
 import structlog
 
 from health import score, scorer_numbers
-from health.config import MetricsSettings, RedisSettings, ScorerSettings
+from health.config import OPEN, MetricsSettings, RedisSettings, ScorerSettings
 from health.exposing import exposing
 from health.model import Node, NodeKind, Protocol, Sample, Score
 from health.process import stop_signals, ticks
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 ROLE = "scorer"
 
 
-async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSettings) -> None:
+async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSettings = OPEN) -> None:
     """Score, or stand by, until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
     scorer = Scorer(settings, registry)
