@@ -121,7 +121,7 @@ def _assemble(
     registry: Registry,
     providers: Mapping[str, Provider],
     engine: Engine | None,
-    metrics: MetricsSettings,
+    metrics: MetricsSettings = OPEN,
 ) -> _Parts:
     token = metrics.token.get_secret_value() if metrics.token is not None else ""
     files = NodeFiles(state_dir)
