@@ -42,6 +42,7 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
             "provider": PROVIDER,
             "probe_name": world.WHOAMI_NAME,
             "gateways": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
+            "certificates": [str(place.servers.ca)],
         },
         "scorer": {"metrics_listen": f"{HOST}:{memory.ports.scorer_metrics}"},
         "collector": {"metrics_listen": f"{HOST}:{memory.ports.collector_metrics}"},
