@@ -1,12 +1,14 @@
 """Alertmanager's file as shipped: valid, and alerts go where they should."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.deploy.prometheus.test_rules import rules
+from tests.deploy.prometheus.watchers import Alertmanager, Webhook, until
 
 FILE = Path(__file__).parents[3] / "deploy" / "alertmanager" / "alertmanager.yml"
 
@@ -40,3 +42,39 @@ def test_the_token_comes_from_a_file() -> None:
     (webhook,) = receiver["webhook_configs"]
     assert webhook["http_config"] == {"authorization": {"credentials_file": "webhook.token"}}
     assert webhook["send_resolved"]
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    made = Webhook()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path, webhook: Webhook) -> Iterator[Alertmanager]:
+    made = Alertmanager(tmp_path / "alertmanager", webhook)
+    yield made
+    made.close()
+
+
+def alert(name: str, severity: str, **labels: str) -> dict[str, dict[str, str]]:
+    return {"labels": {"alertname": name, "severity": severity, **labels}}
+
+
+def test_a_country_without_exits_says_no_less_than_that(alertmanager: Alertmanager, webhook: Webhook) -> None:
+    sent = [
+        alert("CountryWithoutExit", "critical", country="jp"),
+        alert("PoolBelowMin", "warning", country="jp"),
+        alert("PoolPanic", "warning", country="jp"),
+        alert("PoolBelowMin", "warning", country="us"),
+    ]
+    alertmanager.send(sent)
+    until(lambda: webhook.told("firing", alertname="CountryWithoutExit", country="jp"), 15, "what is critical is told")
+    assert len(webhook.heard) == 1
+    until(lambda: webhook.told("firing", alertname="PoolBelowMin", country="us"), 45, "the warning is told")
+    assert {(one["labels"]["alertname"], one["labels"]["country"]) for _, one in webhook.heard} == {
+        ("CountryWithoutExit", "jp"),
+        ("PoolBelowMin", "us"),
+    }
+    assert webhook.strangers == 0
