@@ -101,6 +101,8 @@ class ControlSettings(BaseModel):
     gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
     """Where the metrics of all gateways are: pools with `target_connections` follow what they carry together, and a
     node that drains ends once none of them has a connection through it."""
+    certificates: tuple[Path, ...] = ()
+    """Certificates (PEM files, for example the edge's) whose end `/metrics` shows."""
     load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")

@@ -29,11 +29,17 @@ class Carried:
     age: float = 0.0
 
 
-async def carried(gateways: Sequence[str]) -> Carried:
+def bearer(token: str) -> dict[str, str]:
+    """The fields that prove `token` (RFC 6750); none where it is empty."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def carried(gateways: Sequence[str], token: str = "") -> Carried:
     """What all `gateways` (host:port of their metrics) carry now. Takes 2 s at most, never raises."""
     if not gateways:
         return Carried(trouble="control.gateways names no gateway")
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WITHIN_S)) as session:
+    limit = aiohttp.ClientTimeout(total=WITHIN_S)
+    async with aiohttp.ClientSession(timeout=limit, headers=bearer(token)) as session:
         answers = await asyncio.gather(*(_ask(session, address) for address in gateways))
     total: Counter[str] = Counter()
     heard = [answer for answer in answers if isinstance(answer, Carried)]

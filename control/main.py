@@ -18,6 +18,7 @@ from control.config import ControlSettings, CustomSettings, NordVpnSettings
 from control.engine import Engine
 from control.engine.docker import DockerEngine
 from control.fleet import Fleet
+from control.load import carried
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
@@ -30,7 +31,7 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
-from health.config import RedisSettings
+from health.config import OPEN, MetricsSettings, RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
 
@@ -55,6 +56,7 @@ async def run(
     redis: RedisSettings,
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
+    metrics: MetricsSettings = OPEN,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
@@ -74,7 +76,7 @@ async def run(
     registry = Registry.open(redis)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, metrics)
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):
@@ -119,7 +121,9 @@ def _assemble(
     registry: Registry,
     providers: Mapping[str, Provider],
     engine: Engine | None,
+    metrics: MetricsSettings = OPEN,
 ) -> _Parts:
+    token = metrics.token.get_secret_value() if metrics.token is not None else ""
     files = NodeFiles(state_dir)
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
     wake = asyncio.Event()
@@ -151,6 +155,7 @@ def _assemble(
         wake=wake,
         troubles=troubles,
         moved=placement.moved,
+        load=lambda: carried(settings.gateways, token),
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake, elsewhere=reconciler.elsewhere)
     context = Context(
@@ -163,5 +168,7 @@ def _assemble(
         changed=reconciler.wake,
         engine=engine,
         gateways=settings.gateways,
+        metrics_token=token,
+        certificates=settings.certificates,
     )
     return _Parts(reconciler, context)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from control import recovery
+from control import counts, recovery
 from control.agents import Agents
 from control.config import ControlSettings
 from control.configured import KINDS, configured
@@ -124,6 +124,12 @@ class Reconciler:
         """`standby` as it is now. Raises RegistryError."""
         return await self._standby.look()
 
+    @property
+    def waiting(self) -> list[str]:
+        """The slots that back off now."""
+        now = self._clock()
+        return [slot for slot, at in self._steps.backoff.not_before.items() if at > now] if self._steps else []
+
     def wake(self) -> None:
         """Something changed: look again at once."""
         self._wake.set()
@@ -156,15 +162,22 @@ class Reconciler:
 
     async def tick(self) -> None:
         """One round: observe, plan, begin steps. Never raises."""
+        began = self._clock()
         try:
             await self._round()
             await self._troubles.note("redis", "")
+            outcome = "done"
         except LostLeadError as error:
+            outcome = "lost_lead"
             log.warning("round_given_up", reason=str(error))
         except RegistryError as error:
+            outcome = "redis"
             await self._troubles.note("redis", str(error))
         except Exception:
+            outcome = "broke"
             log.exception("round_failed")
+        counts.ROUNDS.labels(outcome).inc()
+        counts.ROUND_SECONDS.observe(self._clock() - began)
 
     async def settle(self) -> None:
         """Wait until the steps that were begun have ended."""
@@ -229,6 +242,7 @@ class Reconciler:
         try:
             found = await self._engine.containers()
         except EngineError as error:
+            counts.ENGINE_ERRORS.inc()
             await self._troubles.note("engine", str(error))
             return None
         await self._troubles.note("engine", "")

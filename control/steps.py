@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from control import counts
 from control.agents import Agents
 from control.backoff import Backoff
 from control.creating import Creator
@@ -99,10 +100,14 @@ class Steps:
     async def do(self, step: Step, check: Check = alone) -> bool:
         """Do `step`. `check` raises LostLeadError where another instance leads by now."""
         try:
-            return await self._do(step, check)
+            changed = await self._do(step, check)
+            counts.stepped(step, "done" if changed else "nothing")
+            return changed
         except LostLeadError as error:
+            counts.stepped(step, "given_up")
             log.warning("step_given_up", step=type(step).__name__, subject=step.key, reason=str(error))
         except (RegistryError, EngineError, OSError) as error:
+            counts.stepped(step, "failed")
             log.warning("step_failed", step=type(step).__name__, subject=step.key, reason=str(error))
         return False
 
@@ -248,6 +253,7 @@ class Steps:
             self._serving_from.setdefault(node.id, now)
             self.backoff.succeeded(node.slot)
         elif node.status is NodeStatus.FAILED:
+            counts.NODE_FAILURES.labels(node.country).inc()
             served = now - self._serving_from.pop(node.id, now)
             self.backoff.failed(node.slot, now, node.reason, served)
         elif node.status is NodeStatus.STOPPED:

@@ -71,6 +71,8 @@ def check_ports(settings: Settings) -> None:
     wanted = [(address, ("gateway", "listen")) for address in settings.gateway.listen]
     wanted.append((settings.gateway.metrics_listen, ("gateway", "metrics_listen")))
     wanted.append((settings.control.listen, ("control", "listen")))
+    wanted.append((settings.scorer.metrics_listen, ("scorer", "metrics_listen")))
+    wanted.append((settings.collector.metrics_listen, ("collector", "metrics_listen")))
     faults = []
     for index, (address, key) in enumerate(wanted):
         twice = address in [earlier for earlier, _ in wanted[:index]]

@@ -85,7 +85,12 @@ def gateway(
     again = [sys.executable, "-m", "deploy.cli", "gateway"]
     again += [] if config is None else ["--config", str(config.absolute())]
     plan = start.dump(
-        settings.gateway, settings.redis, settings.control.machine, settings.log_level, [*again, "--plan-to"]
+        settings.gateway,
+        settings.redis,
+        settings.control.machine,
+        settings.log_level,
+        [*again, "--plan-to"],
+        settings.metrics.token,
     )
     if plan_to is None:
         supervisor.become(plan)
@@ -101,7 +106,16 @@ def control(config: Config = None) -> None:
 
     settings = _start(config)
     try:
-        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom))
+        _run(
+            control_main.run(
+                settings.control,
+                settings.nordvpn,
+                settings.redis,
+                settings.state_dir,
+                settings.custom,
+                settings.metrics,
+            )
+        )
     except control_main.StartError as error:
         raise ProcessError(str(error)) from None
 
@@ -112,7 +126,7 @@ def collector(config: Config = None) -> None:
     from health import collector as process
 
     settings = _start(config)
-    _run(process.run(settings.collector, settings.redis, settings.control.machine))
+    _run(process.run(settings.collector, settings.redis, settings.control.machine, settings.metrics))
 
 
 @app.command(rich_help_panel=_PROCESSES)
@@ -121,7 +135,7 @@ def scorer(config: Config = None) -> None:
     from health import scorer as process
 
     settings = _start(config)
-    _run(process.run(settings.scorer, settings.redis))
+    _run(process.run(settings.scorer, settings.redis, settings.metrics))
 
 
 @app.command(rich_help_panel="On one machine", epilog="Example: vpnexit image --config /etc/vpnexit.toml")

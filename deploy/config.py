@@ -18,7 +18,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from control.config import ControlSettings, CustomSettings, Name, NordVpnSettings
 from deploy.environment import ConfigError, read_environment, suggest, variable, why_unreadable
 from gateway.config import GatewaySettings
-from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
+from health.config import (
+    CollectorSettings,
+    MetricsSettings,
+    RedisSettings,
+    ScorerSettings,
+    default_state_dir,
+    is_loopback,
+)
 
 __all__ = ["ConfigError", "Settings", "is_placeholder", "load", "variable"]
 
@@ -47,6 +54,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -72,6 +80,17 @@ class Settings(BaseSettings):
     def _passwords_in_the_state_directory(self) -> Self:
         if self.gateway.upstream_passwords is None:
             self.gateway = self.gateway.model_copy(update={"upstream_passwords": self.state_dir / "upstreams"})
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_beyond_loopback_take_a_token(self) -> Self:
+        for name in ("gateway", "scorer", "collector"):
+            address = getattr(self, name).metrics_listen
+            if self.metrics.token is None and not is_loopback(address):
+                raise ValueError(
+                    f"{name}.metrics_listen: {address} is beyond loopback, where metrics take a token: "
+                    f"give metrics.token, for example as a file ({variable('metrics', 'token')}_FILE)"
+                )
         return self
 
     @model_validator(mode="after")

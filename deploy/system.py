@@ -33,6 +33,11 @@ WANTED = {
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "wget": "wget",
+    # Who watches it all (tests/deploy/prometheus, tests/lab).
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
     **packages.ENGINE,
     **packages.HOST,
     "gcc": "gcc",  # deploy.compile

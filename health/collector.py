@@ -12,9 +12,10 @@ import time
 import structlog
 from pydantic import ValidationError
 
-from health import score
+from health import collector_numbers, score
 from health.agent_client import AgentClient, AgentError
-from health.config import CollectorSettings, RedisSettings
+from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings
+from health.exposing import exposing
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
@@ -22,15 +23,16 @@ from health.registry import Registry, RegistryError
 log = structlog.get_logger()
 
 
-async def run(settings: CollectorSettings, redis: RedisSettings, machine: str) -> None:
+async def run(settings: CollectorSettings, redis: RedisSettings, machine: str, metrics: MetricsSettings = OPEN) -> None:
     """Collect for `machine` until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
     collector = Collector(settings, registry, machine)
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
-            async for _ in ticks(settings.interval, stop):
-                await collector.tick()
+            async with exposing(settings.metrics_listen, metrics):
+                async for _ in ticks(settings.interval, stop):
+                    await collector.tick()
         finally:
             await collector.close()
             await registry.close()
@@ -54,8 +56,12 @@ class Collector:
             # A Redis that came back empty knows no nodes: no reason to let go of the agents.
             complete = bool(await self._registry.epoch())
             await self._follow(await self._registry.nodes(), complete=complete)
-            await self._registry.put_samples(self._machine, self._fresh())
+            fresh = self._fresh()
+            collector_numbers.NUMBERS.take(fresh)
+            await self._registry.put_samples(self._machine, fresh)
+            collector_numbers.WRITTEN.set_to_current_time()
         except RegistryError as error:
+            collector_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:
                 log.warning("Redis is gone; agents are watched on", reason=str(error))
             self._redis_lost = True

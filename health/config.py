@@ -1,5 +1,6 @@
 """Settings of the shared parts: Redis, the state directory, collector and scorer."""
 
+import ipaddress
 import re
 import ssl
 from collections.abc import Iterator
@@ -20,6 +21,39 @@ def _sentinel(text: str) -> str:
 
 
 SentinelAddress = Annotated[str, AfterValidator(_sentinel)]
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{text!r} is not an address to listen on: write host:port, for example 127.0.0.1:9101")
+    return text
+
+
+MetricsListen = Annotated[str, AfterValidator(_listen)]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` is reached from this machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class MetricsSettings(BaseModel):
+    """Who may read the numbers of gateways, scorer and collector: whoever sends `token` (None: everybody on loopback).
+
+    The same for all of them; control, which adds up what the gateways carry, sends it. Control's own numbers take an
+    API token of scope read.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    token: SecretStr | None = None
+
+
+OPEN = MetricsSettings()
 
 
 class RedisSettings(BaseModel):
@@ -127,6 +161,7 @@ class CollectorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     interval: Annotated[float, Field(ge=0.05, le=2)] = 1.0
     timeout: Annotated[float, Field(gt=0, le=2)] = 0.8
+    metrics_listen: MetricsListen = "127.0.0.1:9102"
 
 
 class ScorerSettings(BaseModel):
@@ -138,6 +173,7 @@ class ScorerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     interval: Annotated[float, Field(ge=0.05, le=2)] = 1.0
     lease: Annotated[float, Field(ge=0.2, le=60)] = 3.0
+    metrics_listen: MetricsListen = "127.0.0.1:9101"
 
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:

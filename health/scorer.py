@@ -10,8 +10,9 @@ import time
 
 import structlog
 
-from health import score
-from health.config import RedisSettings, ScorerSettings
+from health import score, scorer_numbers
+from health.config import OPEN, MetricsSettings, RedisSettings, ScorerSettings
+from health.exposing import exposing
 from health.model import Node, NodeKind, Protocol, Sample, Score
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
@@ -20,15 +21,16 @@ log = structlog.get_logger()
 ROLE = "scorer"
 
 
-async def run(settings: ScorerSettings, redis: RedisSettings) -> None:
+async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSettings = OPEN) -> None:
     """Score, or stand by, until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
     scorer = Scorer(settings, registry)
     with stop_signals() as stop:
         try:
             log.info("scorer started")
-            async for _ in ticks(settings.interval, stop):
-                await scorer.tick()
+            async with exposing(settings.metrics_listen, metrics):
+                async for _ in ticks(settings.interval, stop):
+                    await scorer.tick()
         finally:
             await scorer.close()
             await registry.close()
@@ -105,7 +107,9 @@ class Scorer:
             # After a long stall somebody else may lead already.
             if time.monotonic() - started < self._settings.lease:
                 await self._registry.put_scores(self._book.scores)
+                scorer_numbers.written(self._book.scores, time.time(), time.monotonic() - started)
         except RegistryError as error:
+            scorer_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:
                 log.warning("Redis is gone; scores stand still", reason=str(error))
             self._redis_lost = True
@@ -125,6 +129,7 @@ class Scorer:
         if leads != self._leading:
             log.info("leading" if leads else "standing by", role=ROLE)
             self._book = Book()
+            scorer_numbers.leading(leads)
         self._leading = leads
         return leads
 

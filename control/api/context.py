@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One API's surroundings. `changed` wakes the reconciler; `gateways` are the addresses of gateways' metrics."""
+    """One API's surroundings. `changed` wakes the reconciler.
+
+    `gateways` are the addresses of gateways' metrics, which take `metrics_token` if it is not empty; `certificates` are
+    files whose end is shown.
+    """
 
     fleet: Fleet
     registry: Registry
@@ -35,6 +40,8 @@ class Context:
     changed: Callable[[], None]
     engine: Engine | None = None
     gateways: tuple[str, ...] = ()
+    metrics_token: str = ""
+    certificates: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

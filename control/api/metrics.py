@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from control.api.board import Picture
 from control.api.bodies import Empty, NoQuery
+from control.api.numbers import numbers
 from control.api.table import Call, Table
 from control.api.views import STATUS
 from control.fleet import FleetError
@@ -67,6 +68,8 @@ async def metrics(call: Call[Empty, NoQuery]) -> web.Response:
     here = CollectorRegistry()
     here.register(_Fleet(picture, call.here.reconciler.leader, len(parts.streams), len(parts.gate.slowdown)))
     here.register(parts.metrics)
+    here.register(await numbers(call.here, picture.snapshot if picture is not None else None))
+    here.register(REGISTRY)  # what is counted elsewhere in this process, and the process itself
     text = generate_latest(here)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

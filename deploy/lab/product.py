@@ -42,7 +42,10 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
             "provider": PROVIDER,
             "probe_name": world.WHOAMI_NAME,
             "gateways": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
+            "certificates": [str(place.servers.ca)],
         },
+        "scorer": {"metrics_listen": f"{HOST}:{memory.ports.scorer_metrics}"},
+        "collector": {"metrics_listen": f"{HOST}:{memory.ports.collector_metrics}"},
         "nordvpn": {
             "api_url": f"http://{world.API}",
             "ca_file": str(place.servers.ca),
@@ -137,6 +140,7 @@ def _haproxy(place: Place, memory: Memory) -> Program:
         "VPNEXIT_HAPROXY_HTTP_PORT": str(memory.ports.http),
         "VPNEXIT_HAPROXY_SOCKS_PORT": str(memory.ports.socks),
         "VPNEXIT_HAPROXY_SOCKET": str(place.haproxy_socket),
+        "VPNEXIT_HAPROXY_METRICS": f"{HOST}:{memory.ports.haproxy_metrics}",
     }
     for number in (0, 1):
         environment[f"VPNEXIT_HAPROXY_GATEWAY{number + 1}"] = f"{HOST}:{memory.ports.gateways[number]}"

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
@@ -47,6 +48,20 @@ async def test_gateway_learns_dialled_port_and_client(haproxy: Any, gateways: An
     assert await inner.readexactly(5) == b"hello"
     answer.write(b"bye")
     assert await reader.readexactly(3) == b"bye"
+
+
+async def test_its_numbers_where_an_address_is_given(haproxy: Any, gateways: Any, unused_tcp_port: int) -> None:
+    haproxy.env["VPNEXIT_HAPROXY_METRICS"] = f"127.0.0.1:{unused_tcp_port}"
+    haproxy.stop()
+    haproxy.start()
+    await haproxy.wait_for("UP", "UP")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/metrics") as answer:
+            text = await answer.text()
+        assert answer.status == 200
+        assert 'haproxy_server_status{proxy="gateways",server="gateway1",state="UP"} 1' in text
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/stats") as answer:
+            assert answer.status == 404
 
 
 async def test_unique_ids_differ(haproxy: Any, gateways: Any) -> None:

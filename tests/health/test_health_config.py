@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
+from health.config import (
+    CollectorSettings,
+    MetricsSettings,
+    RedisSettings,
+    ScorerSettings,
+    default_state_dir,
+    is_loopback,
+)
 from health.registry import SAMPLE_TTL_S
 
 
@@ -87,6 +94,9 @@ def test_the_place_is_told_without_a_password() -> None:
         (ScorerSettings, {"interval": 2, "lease": 3}),
         (ScorerSettings, {"interval": 0}),
         (ScorerSettings, {"lease": 0}),
+        (ScorerSettings, {"metrics_listen": "9101"}),
+        (CollectorSettings, {"metrics_listen": "127.0.0.1:99999"}),
+        (MetricsSettings, {"tokens": "x"}),
     ],
 )
 def test_values_that_could_not_work(kind: type[BaseModel], wrong: dict[str, Any]) -> None:
@@ -96,3 +106,20 @@ def test_values_that_could_not_work(kind: type[BaseModel], wrong: dict[str, Any]
 
 def test_the_password_is_not_shown() -> None:
     assert "hunter2" not in repr(RedisSettings(password="hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.8.0.1:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("192.0.2.1:1", False),
+        ("metrics.example:1", False),
+    ],
+)
+def test_what_is_loopback(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback

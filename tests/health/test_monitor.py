@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import monitor as module
-from gateway.monitor import Monitor
+from gateway.resources import listening_socket
+from health import monitor as module
+from health.monitor import Monitor
 
 
 class Asked:
@@ -14,7 +15,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.ready = True
-        self.monitor = Monitor(lambda: self.ready, self.show)
+        self.monitor = Monitor(lambda: self.ready, self.show, listening_socket)
 
     async def show(self) -> bytes:
         return b"number 1\n"
@@ -84,6 +85,26 @@ async def test_garbage_is_closed(asked: Asked, garbage: bytes) -> None:
 async def test_a_silent_client_is_closed(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REQUEST_WITHIN_S", 0.1)
     assert await asked.send(b"GET /re") == b""
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (b"", b"401"),
+        (b"Authorization: Bearer wrong\r\n", b"401"),
+        (b"Authorization: Bearer \r\n", b"401"),
+        (b"Authorization: Bearer s3cret-\xff\r\n", b"401"),
+        (b"Authorization: Basic s3cret-token\r\n", b"401"),
+        (b"Authorization: bearer s3cret-token\r\n", b"200"),
+    ],
+)
+async def test_a_token_is_asked_for_metrics_alone(asked: Asked, field: bytes, status: bytes) -> None:
+    asked.monitor.token = "s3cret-token"
+    answer = await asked.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert (b"number 1" in answer) == (status == b"200")
+    assert (b"www-authenticate: bearer" in answer.lower()) == (status == b"401")
+    assert (await asked.send(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_it_can_move(asked: Asked, unused_tcp_port_factory: object) -> None:
