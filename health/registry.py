@@ -48,6 +48,7 @@ from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
 from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, Token, UnknownSchemaError, User
+from health.registry_removal import Removal
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -115,6 +116,7 @@ class Registry:
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
         self.accounts = AccountSlots(client, PREFIX, self._call)
+        self.removal = Removal(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:
