@@ -62,6 +62,8 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    metrics_open: bool = False
+    """Whether /metrics takes no log-in: whoever reaches `listen` may then read how many nodes there are."""
     fleet: Name = "vpnexit"
     machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
 

@@ -163,5 +163,6 @@ def _assemble(
         changed=reconciler.wake,
         engine=engine,
         gateways=settings.gateways,
+        metrics_open=settings.metrics_open,
     )
     return _Parts(reconciler, context)

@@ -27,6 +27,7 @@ from health.model import NODE_ID, Protocol, Scope, Strategy, UserName
 
 B = TypeVar("B", bound=BaseModel)
 BODY_S = 10.0
+LONGEST_TTL_S = 10 * 366 * 86400
 MOST_BYTES = 10**15  # what the registry's scripts count without rounding, and more than a line carries
 
 
@@ -181,6 +182,9 @@ class TokenBody(Body):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
     scope: Scope = Scope.READ
+    ttl: Annotated[int, Field(ge=60, le=LONGEST_TTL_S, strict=True), BeforeValidator(_whole)] | None = Field(
+        default=None, description="seconds that it is good for; null: until it is removed"
+    )
 
 
 def country_of(text: str) -> str:

@@ -35,6 +35,7 @@ class Context:
     changed: Callable[[], None]
     engine: Engine | None = None
     gateways: tuple[str, ...] = ()
+    metrics_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

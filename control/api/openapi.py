@@ -89,7 +89,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.description:
         made["description"] = operation.description
     if operation.scope is not None:
-        made["security"] = [{"basic": []}, {"bearer": []}, *([{}] if operation.open_on_loopback else [])]
+        made["security"] = [{"basic": []}, {"bearer": []}, *([{}] if operation.may_be_open else [])]
         made["x-scope"] = operation.scope.value
     if operation.changes and operation.body is not Empty:
         schema = _schema(operation.body, "validation", schemas)
