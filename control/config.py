@@ -41,6 +41,11 @@ def split_listen(text: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
+def join_listen(host: str, port: int) -> str:
+    """What `split_listen` splits."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 HttpAddress = Annotated[str, AfterValidator(_http_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 

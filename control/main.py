@@ -1,6 +1,7 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
-from control.providers import Provider, ProviderError
+from control.providers import Provider, ProviderError, unknown_provider
 from control.providers.custom import Custom
 from control.providers.logins import read_token
 from control.providers.nordvpn import NordVpn
@@ -30,6 +31,7 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
+from control.upstream_passwords import lacking
 from health.config import RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
@@ -55,14 +57,20 @@ async def run(
     redis: RedisSettings,
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
+    upstream_passwords: Path | None = None,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
+    `upstream_passwords` is where the gateways read the passwords of `settings.upstreams`.
+
     Raises:
-        StartError: a password or token file or a folder of VPN files that cannot be used, or an address that is taken.
+        StartError: a provider that does not exist, a password or token file or a folder of VPN files that cannot be
+            used, or an address that is taken.
     """
     providers = _providers(nordvpn, custom, state_dir)
     try:
+        if settings.provider not in providers:
+            raise ProviderError(f"control.provider: {unknown_provider(settings.provider, providers)}")
         password = await asyncio.to_thread(admin_password, state_dir)
         for account in nordvpn.accounts:
             await read_token(account)
@@ -74,7 +82,7 @@ async def run(
     registry = Registry.open(redis)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, upstream_passwords)
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):
@@ -92,7 +100,12 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
                 # What is there now stays: the collector need not walk all of it again and again.
                 gc.collect()
                 gc.freeze()
-                log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
+                log.info(
+                    "control_ready",
+                    listen=config.join_listen(host, bound),
+                    engine=settings.engine,
+                    machine=settings.machine,
+                )
                 await parts.reconciler.run(stop)
         except OSError as error:
             raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
@@ -119,6 +132,7 @@ def _assemble(
     registry: Registry,
     providers: Mapping[str, Provider],
     engine: Engine | None,
+    upstream_passwords: Path | None,
 ) -> _Parts:
     files = NodeFiles(state_dir)
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
@@ -151,6 +165,7 @@ def _assemble(
         wake=wake,
         troubles=troubles,
         moved=placement.moved,
+        lacking=functools.partial(lacking, upstream_passwords or state_dir / "upstreams"),
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake)
     context = Context(

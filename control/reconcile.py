@@ -44,7 +44,8 @@ class Reconciler:
     """Keeps the fleet as wished. `engine` and `steps` are None where this machine runs no VPN nodes.
 
     `wake`, set by whoever sees a change, starts the next round. `moved` tells what became of nodes' servers, `load`
-    how many connections go through nodes (None: asks the gateways that are configured).
+    how many connections go through nodes (None: asks the gateways that are configured), `lacking` why the proxy at an
+    address cannot be used; that one may block.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Reconciler:
         wall: Callable[[], float] = time.time,
         troubles: Troubles | None = None,
         load: Callable[[], Awaitable[Carried]] | None = None,
+        lacking: Callable[[str], str] = lambda url: "",
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -74,6 +76,7 @@ class Reconciler:
         self._clock = clock
         self._wall = wall
         self._wake = wake or asyncio.Event()
+        self._lacking = lacking
         self._running: dict[str, asyncio.Task[None]] = {}
         self._swept = False
         self._copy_due = 0.0
@@ -259,7 +262,7 @@ class Reconciler:
         return recovery.adopted(container, machine, settings.provider, self._files, self._wall())
 
     async def _configured_nodes(self, snapshot: Snapshot) -> None:
-        wanted = configured(self._settings, self._wall())
+        wanted = await asyncio.to_thread(configured, self._settings, self._wall(), self._lacking)
         present = {
             node.id: node
             for node in snapshot.nodes.values()
@@ -267,8 +270,10 @@ class Reconciler:
         }
         for node_id in present.keys() - wanted.keys():
             await self._registry.delete_node(node_id)
-        for node_id in wanted.keys() - present.keys():
-            await self._registry.put_node(wanted[node_id])
+        for node_id, node in wanted.items():
+            old = present.get(node_id)
+            if old is None or (old.status, old.reason) != (node.status, node.reason):
+                await self._registry.put_node(node)
 
     async def _sweep(self, snapshot: Snapshot, containers: list[Container]) -> None:
         # Files of nodes that ended while nobody looked; before the first step, so that none is being written. What has

@@ -101,7 +101,16 @@ def control(config: Config = None) -> None:
 
     settings = _start(config)
     try:
-        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom))
+        _run(
+            control_main.run(
+                settings.control,
+                settings.nordvpn,
+                settings.redis,
+                settings.state_dir,
+                settings.custom,
+                settings.gateway.upstream_passwords,
+            )
+        )
     except control_main.StartError as error:
         raise ProcessError(str(error)) from None
 

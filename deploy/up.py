@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from control.config import ControlSettings
+from control.config import ControlSettings, join_listen
 from deploy import ports
 from deploy.checks import UpError, check_ports, find_redis, only_one, socket_directory
 from deploy.config import Settings, load, variable
@@ -209,5 +209,4 @@ def _command(settings: Settings, words: str) -> str:
 
 
 def _dialled(listen: str) -> str:
-    host, port = ports.reachable(listen)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_listen(*ports.reachable(listen))

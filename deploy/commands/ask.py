@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control.config import join_listen
 from deploy.api_client import TIMEOUT_S, ApiClient, ApiError, base_url, read_password, read_token
 from deploy.commands import output
 from deploy.config import load
@@ -70,7 +71,7 @@ class Ask:
         if token and self.address:
             return ApiClient(_checked(self.address), token=token, timeout=self.timeout)
         settings = load(self.config)
-        address = _checked(self.address) if self.address else _configured(settings.control.listen)
+        address = _checked(self.address) if self.address else join_listen(*reachable(settings.control.listen))
         return ApiClient(address, "" if token else read_password(settings.state_dir), token, self.timeout)
 
     def answer(self, value: Any, text: str) -> None:
@@ -93,11 +94,6 @@ def _checked(address: str) -> str:
         return base_url(address)
     except ValueError as error:
         raise typer.BadParameter(f"--api: {error}") from None
-
-
-def _configured(listen: str) -> str:
-    host, port = reachable(listen)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
