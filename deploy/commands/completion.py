@@ -46,7 +46,8 @@ def _offered(
 
     given = ctx.params
     try:
-        ask = Ask(_path(given, "config"), given.get("api"), _path(given, "token_file"), timeout=TIMEOUT_S)
+        files = (_path(given, "token_file"), _path(given, "state_dir"))
+        ask = Ask(_path(given, "config"), given.get("api"), *files, timeout=TIMEOUT_S)
         found = ask.api.get(path)
         return list(_begin(map(one, found), incomplete))[:MOST]
     except (ApiError, ConfigError, typer.BadParameter, TypeError, KeyError, ValueError):
