@@ -72,8 +72,8 @@ class NodesQuery(Query):
 
     limit: Annotated[int, Field(ge=1, le=10_000, description="at most so many")] | None = None
     offset: Annotated[int, Field(ge=0, le=1_000_000, description="after leaving out so many")] = 0
-    country: Country | None = None
-    status: STATUSES | None = None
+    country: Annotated[Country | None, Field(description="only those of this country")] = None
+    status: Annotated[STATUSES | None, Field(description="only those that are so")] = None
 
 
 class LogsQuery(Query):
@@ -85,31 +85,43 @@ class LogsQuery(Query):
 class CountryQuery(Query):
     """GET /proxy.pac."""
 
-    country: Country | None = None
+    country: Annotated[Country | None, Field(description="where connections shall go; without it, anywhere")] = None
 
 
 class StartBody(Body):
     """POST /api/nodes/{country}/start, as query or body."""
 
-    server: Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9.-]*$")] = ""
-    city: Annotated[str, StringConstraints(max_length=64)] = ""
-    protocol: Protocol | None = None
+    server: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.-]*$", description="this VPN server")] = ""
+    city: Annotated[str, Field(max_length=64, description="a server in this city")] = ""
+    protocol: Annotated[Protocol | None, Field(description="another protocol than the pool's")] = None
 
 
 class PoolBody(Body):
     """PUT /api/pools/{country}: fields that are left out, or null, stay as they are; for `rotate_hours` and
     `target_connections` null is none."""
 
-    desired: Count | None = None
-    min: Count | None = None
-    max: Count | None = None
-    strategy: Strategy | None = None
-    provider: Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9_-]+$")] | None = None
-    protocol: Protocol | None = None
-    fallback: tuple[Country, ...] | None = None
-    rotate_hours: Annotated[float, Field(ge=0.01, le=8760, strict=True)] | None = None
-    target_connections: Annotated[int, Field(ge=1, le=100_000, strict=True), BeforeValidator(_whole)] | None = None
-    version: Annotated[int, Field(ge=0, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = None
+    desired: Annotated[Count | None, Field(description="nodes it shall have; left out it follows new limits")] = None
+    min: Annotated[Count | None, Field(description="never fewer nodes")] = None
+    max: Annotated[Count | None, Field(description="never more nodes")] = None
+    strategy: Annotated[Strategy | None, Field(description="by what rule nodes are chosen")] = None
+    provider: Annotated[
+        Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9_-]+$")] | None,
+        Field(description="where its VPN servers come from"),
+    ] = None
+    protocol: Annotated[Protocol | None, Field(description="what new nodes speak to their servers")] = None
+    fallback: Annotated[
+        tuple[Country, ...] | None,
+        Field(description="countries to use, in this order, when no node of this one serves"),
+    ] = None
+    rotate_hours: Annotated[float, Field(ge=0.01, le=8760, strict=True)] | None = Field(
+        default=None, description="how long a node serves before a fresh one takes over; null: until it fails"
+    )
+    target_connections: Annotated[int, Field(ge=1, le=100_000, strict=True), BeforeValidator(_whole)] | None = Field(
+        default=None, description="connections per node that `desired` follows, between min and max; null: it stays"
+    )
+    version: Annotated[int, Field(ge=0, le=MOST_BYTES, strict=True), BeforeValidator(_whole)] | None = Field(
+        default=None, description="change it only if it still has this version"
+    )
 
     def changes(self) -> dict[str, Any]:
         """What is to be another than it was."""

@@ -5,7 +5,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,26 +115,31 @@ def _checked(address: str) -> str:
         raise typer.BadParameter(f"--api: {error}") from None
 
 
-def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+def option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    """An option that several commands take: for `more` of `command`."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-_JSON = _option("as_json", AsJson, False)
+_JSON = option("as_json", AsJson, False)
 _CONNECTION = (
-    _option("api", ApiAddress, None),
-    _option("token_file", TokenFile, None),
-    _option("state_dir", StateDir, None),
-    _option("config", ConfigFile, None),
+    option("api", ApiAddress, None),
+    option("token_file", TokenFile, None),
+    option("state_dir", StateDir, None),
+    option("config", ConfigFile, None),
 )
 
 
 def command(
-    app: typer.Typer, name: str, example: str, *, panel: str | None = None
+    app: typer.Typer, name: str, example: str, *, panel: str | None = None, more: Iterable[inspect.Parameter] = ()
 ) -> Callable[[Callable[..., None]], Any]:
-    """Make a function the command `name` of `app`. `example` is shown at the end of its help."""
+    """Make a function the command `name` of `app`. `example` is shown at the end of its help.
+
+    `more` are options that the function takes as `**keywords`.
+    """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        _, *given = inspect.signature(function, eval_str=True).parameters.values()
+        own = [parameter for parameter in given if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
 
         def run(
             *,
@@ -151,7 +156,7 @@ def command(
                 what = f"{type(error).__name__}: {error}"
                 raise ApiError(f"the API's answer is not understood ({what}): is it of another version?") from error
 
-        parameters = [*own, _JSON, *_CONNECTION]
+        parameters = [*own, *more, _JSON, *_CONNECTION]
         run.__doc__ = function.__doc__
         # Typer reads both.
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
