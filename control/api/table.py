@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
-from control.api.bodies import Body, Empty, NoQuery, Query, in_path, read_body, read_query
+from control.api.bodies import Body, Empty, NoQuery, Query
 from control.api.context import Context, Parts
 from control.api.gate import Principal
+from control.api.reading import in_path, read_body, read_query
 from health.model import Scope
 
 JSON = "application/json"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from control.api import bodies, listener
+from control.api import listener, reading
 from control.api.server import application
 from tests.control.api.conftest import ADMIN, PASSWORD, context
 
@@ -74,7 +74,7 @@ async def test_a_connection_that_asks_no_more_is_closed(fleet: Any, monkeypatch:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+    monkeypatch.setattr(reading, "BODY_S", 0.2)
     fields = {"Host": "x", **ADMIN, "Content-Type": "application/json", "Content-Length": "9"}
     lines = ["PUT /api/pools/jp HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
