@@ -7,6 +7,7 @@ lease acts, and keeps it while it lives: an engine that hangs costs nobody the l
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -201,7 +202,9 @@ class Reconciler:
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
         told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
-        log.warning("registry_refilled", reason=told)
+        # At the very first start there is nothing, and nothing is wrong.
+        fresh = without == recovery.NO_COPY and not containers
+        log.log(logging.INFO if fresh else logging.WARNING, "registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
 

@@ -33,6 +33,10 @@ WANTED = {
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "wget": "wget",
+    # Shells that are completed for (tests/deploy/commands).
+    "bash": "bash",
+    "zsh": "zsh",
+    "fish": "fish",
     **packages.ENGINE,
     **packages.HOST,
     "gcc": "gcc",  # deploy.compile

@@ -16,7 +16,7 @@ from deploy.commands.words import NONE, duration, segment, word
 
 app = typer.Typer(no_args_is_help=True, help="Tokens for programs that ask the API.")
 
-_COLUMNS = (Column("id"), Column("name", folds=True), Column("scope"), Column("made"), Column("expires"))
+_COLUMNS = (Column("id"), Column("name", folds=True), Column("scope"), Column("made (UTC)"), Column("expires (UTC)"))
 
 
 class Scope(StrEnum):
