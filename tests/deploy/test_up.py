@@ -22,6 +22,7 @@ def test_serves_http_and_socks_and_says_how(up: Any, page: str, fetch: Any) -> N
     assert fetch("--proxy", up.proxy, "--proxytunnel", page) == "the page\n"
     assert fetch("--socks5-hostname", up.socks, page) == "the page\n"
     assert "THIS machine" in up.output
+    assert "warning" not in up.output
     assert f"curl -x {up.proxy} https://" in up.output
     assert f"curl --socks5-hostname {up.socks} https://" in up.output
     assert str(up.state_dir / "admin.password") in up.output
