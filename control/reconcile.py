@@ -80,6 +80,7 @@ class Reconciler:
         self._lacking = lacking
         self._running: dict[str, asyncio.Task[None]] = {}
         self._swept = False
+        self._complete = False
         self._copy_due = 0.0
         self._troubles = troubles or Troubles(registry)
         lease = max(settings.lease, 3 * settings.tick)
@@ -179,6 +180,7 @@ class Reconciler:
         if not snapshot.epoch:
             await self._rebuild(containers, term)
             return
+        self._complete = True
         await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
@@ -202,9 +204,8 @@ class Reconciler:
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
         told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
-        # At the very first start there is nothing, and nothing is wrong.
-        fresh = without == recovery.NO_COPY and not containers
-        log.log(logging.INFO if fresh else logging.WARNING, "registry_refilled", reason=told)
+        # Redis without a disk is empty at every start, and nothing is wrong; one that lost everything meanwhile is.
+        log.log(logging.WARNING if self._complete else logging.INFO, "registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
 

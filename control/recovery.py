@@ -28,9 +28,6 @@ MOST_WISHED = 10
 """What a pool may wish for (health.model); while nodes are replaced, more of a country run."""
 
 
-NO_COPY = "there is no copy of an earlier one on disk"
-
-
 class Copy(Record):
     """The part of a snapshot that control restores."""
 
@@ -67,7 +64,7 @@ class Keeper:
         try:
             return Copy.load(await asyncio.to_thread(self._path.read_bytes)), ""
         except FileNotFoundError:
-            return Copy(), NO_COPY
+            return Copy(), "there is no copy of an earlier one on disk"
         except OSError as error:
             return Copy(), f"its copy on disk cannot be read: {error.strerror or error}"
         except UnknownSchemaError as error:
