@@ -41,6 +41,11 @@ def split_listen(text: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
+def join_listen(host: str, port: int) -> str:
+    """What `split_listen` splits."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 HttpAddress = Annotated[str, AfterValidator(_http_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -62,6 +67,8 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    metrics_open: bool = False
+    """Whether /metrics takes no log-in: whoever reaches `listen` may then read how many nodes there are."""
     fleet: Name = "vpnexit"
     machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
 

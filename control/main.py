@@ -1,6 +1,7 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
-from control.providers import Provider, ProviderError
+from control.providers import Provider, ProviderError, unknown_provider
 from control.providers.custom import Custom
 from control.providers.logins import read_token
 from control.providers.nordvpn import NordVpn
@@ -31,6 +32,7 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
+from control.upstream_passwords import lacking
 from health.config import OPEN, MetricsSettings, RedisSettings
 from health.process import stop_signals
 from health.registry import Registry
@@ -57,14 +59,20 @@ async def run(
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
     metrics: MetricsSettings = OPEN,
+    upstream_passwords: Path | None = None,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
+    `upstream_passwords` is where the gateways read the passwords of `settings.upstreams`.
+
     Raises:
-        StartError: a password or token file or a folder of VPN files that cannot be used, or an address that is taken.
+        StartError: a provider that does not exist, a password or token file or a folder of VPN files that cannot be
+            used, or an address that is taken.
     """
     providers = _providers(nordvpn, custom, state_dir)
     try:
+        if settings.provider not in providers:
+            raise ProviderError(f"control.provider: {unknown_provider(settings.provider, providers)}")
         password = await asyncio.to_thread(admin_password, state_dir)
         for account in nordvpn.accounts:
             await read_token(account)
@@ -76,7 +84,7 @@ async def run(
     registry = Registry.open(redis)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, metrics)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, metrics, upstream_passwords)
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):
@@ -94,7 +102,12 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
                 # What is there now stays: the collector need not walk all of it again and again.
                 gc.collect()
                 gc.freeze()
-                log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
+                log.info(
+                    "control_ready",
+                    listen=config.join_listen(host, bound),
+                    engine=settings.engine,
+                    machine=settings.machine,
+                )
                 await parts.reconciler.run(stop)
         except OSError as error:
             raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
@@ -122,6 +135,7 @@ def _assemble(
     providers: Mapping[str, Provider],
     engine: Engine | None,
     metrics: MetricsSettings = OPEN,
+    upstream_passwords: Path | None = None,
 ) -> _Parts:
     token = metrics.token.get_secret_value() if metrics.token is not None else ""
     files = NodeFiles(state_dir)
@@ -156,6 +170,7 @@ def _assemble(
         troubles=troubles,
         moved=placement.moved,
         load=lambda: carried(settings.gateways, token),
+        lacking=functools.partial(lacking, upstream_passwords or state_dir / "upstreams"),
     )
     fleet = Fleet(registry, placement, settings, reconciler.wake, elsewhere=reconciler.elsewhere)
     context = Context(
@@ -170,5 +185,6 @@ def _assemble(
         gateways=settings.gateways,
         metrics_token=token,
         certificates=settings.certificates,
+        metrics_open=settings.metrics_open,
     )
     return _Parts(reconciler, context)

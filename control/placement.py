@@ -9,7 +9,7 @@ import structlog
 
 from control.accounts import Accounts, failed_there
 from control.model import Container
-from control.providers import Choice, Provider, ProviderError, Wish
+from control.providers import Choice, Provider, ProviderError, Wish, unknown_provider
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, new_node_id
 from health.registry import Registry
 
@@ -43,8 +43,7 @@ class Placement:
         """Raises ProviderError for one that is not configured."""
         found = self._providers.get(name)
         if found is None:
-            known = ", ".join(sorted(self._providers)) or "none"
-            raise ProviderError(f"provider {name!r} is not configured (there are: {known})")
+            raise ProviderError(unknown_provider(name, self._providers))
         return found
 
     async def place(self, slot: str, pool: Pool, expected: str) -> Node | None:

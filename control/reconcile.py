@@ -8,6 +8,7 @@ machine's, this one leaves the lead to the control there.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -47,7 +48,8 @@ class Reconciler:
     """Keeps the fleet as wished. `engine` and `steps` are None where this machine runs no VPN nodes.
 
     `wake`, set by whoever sees a change, starts the next round. `moved` tells what became of nodes' servers, `load`
-    how many connections go through nodes (None: asks the gateways that are configured).
+    how many connections go through nodes (None: asks the gateways that are configured), `lacking` why the proxy at an
+    address cannot be used; that one may block.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Reconciler:
         wall: Callable[[], float] = time.time,
         troubles: Troubles | None = None,
         load: Callable[[], Awaitable[Carried]] | None = None,
+        lacking: Callable[[str], str] = lambda url: "",
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -77,8 +80,10 @@ class Reconciler:
         self._clock = clock
         self._wall = wall
         self._wake = wake or asyncio.Event()
+        self._lacking = lacking
         self._running: dict[str, asyncio.Task[None]] = {}
         self._swept = False
+        self._complete = False
         self._copy_due = 0.0
         self._troubles = troubles or Troubles(registry)
         self._standby = Standby(registry, keeper, engine, self._troubles)
@@ -207,6 +212,7 @@ class Reconciler:
         if not snapshot.epoch:
             await self._rebuild(containers, term)
             return
+        self._complete = True
         await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
@@ -232,7 +238,8 @@ class Reconciler:
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
         told = await recovery.rebuild(self._registry, copy, containers, self._adopt, self._standby.reached, without)
-        log.warning("registry_refilled", reason=told)
+        # Redis without a disk is empty at every start, and nothing is wrong; one that lost everything meanwhile is.
+        log.log(logging.WARNING if self._complete else logging.INFO, "registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
 
@@ -305,7 +312,7 @@ class Reconciler:
         return recovery.adopted(container, machine, settings.provider, self._files, self._wall())
 
     async def _configured_nodes(self, snapshot: Snapshot) -> None:
-        wanted = configured(self._settings, self._wall())
+        wanted = await asyncio.to_thread(configured, self._settings, self._wall(), self._lacking)
         present = {
             node.id: node
             for node in snapshot.nodes.values()
@@ -313,8 +320,10 @@ class Reconciler:
         }
         for node_id in present.keys() - wanted.keys():
             await self._registry.delete_node(node_id)
-        for node_id in wanted.keys() - present.keys():
-            await self._registry.put_node(wanted[node_id])
+        for node_id, node in wanted.items():
+            old = present.get(node_id)
+            if old is None or (old.status, old.reason) != (node.status, node.reason):
+                await self._registry.put_node(node)
 
     async def _sweep(self, snapshot: Snapshot, containers: list[Container]) -> None:
         # Files of nodes that ended while nobody looked; before the first step, so that none is being written. What has

@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 import uvloop
 
 from deploy.api_client import ApiError
 from deploy.checks import UpError
-from deploy.commands import doctor, events, nodes, overview, pools, tokens, users
+from deploy.commands import completion, doctor, events, nodes, overview, pools, tokens, users
 from deploy.commands.ask import FLEET, Config
 from deploy.commands.output import harmless, note
 from deploy.config import ConfigError, Settings, load
@@ -31,6 +31,7 @@ _EPILOG = (
     "130 ended by Ctrl-C."
 )
 _PROCESSES = "Processes"
+_UNWRITTEN = "cannot write to standard output: {}"
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 app = typer.Typer(
@@ -114,6 +115,7 @@ def control(config: Config = None) -> None:
                 settings.state_dir,
                 settings.custom,
                 settings.metrics,
+                settings.gateway.upstream_passwords,
             )
         )
     except control_main.StartError as error:
@@ -203,11 +205,16 @@ def _add_lab() -> None:
 
 def main() -> None:
     """The console script."""
+    if sys.stderr is None:  # closed by whoever started this one, as is standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        _fail(_UNWRITTEN.format("it is closed"), 1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows no umlauts is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     _check_arguments(sys.argv[1:])
+    completion.mend_zsh()
     try:
         try:
             _run_app()
@@ -216,8 +223,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _fail(f"cannot write to standard output: {error.strerror}", 1)
+        _drop(sys.stdout)
+        _fail(_UNWRITTEN.format(error.strerror), 1)
 
 
 def _run_app() -> None:
@@ -246,8 +253,16 @@ def _check_arguments(arguments: list[str]) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"vpnexit: {harmless(text)}", file=sys.stderr)
+    try:
+        print(f"vpnexit: {harmless(text)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told; the code still says it
+        _drop(sys.stderr)
     sys.exit(code)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is left in `stream` go nowhere, so that the interpreter does not fail over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -106,12 +106,14 @@ def is_placeholder(secret: str) -> bool:
     return not secret or _PLACEHOLDER.fullmatch(secret) is not None
 
 
-def load(file: Path | None = None) -> Settings:
-    """The settings of this process, from `file` and the environment.
+def load(file: Path | None = None, state_dir: Path | None = None) -> Settings:
+    """The settings of this process, from `file` and the environment. `state_dir` goes before both, in children too.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, or a value is wrong.
     """
+    if state_dir is not None:
+        os.environ[variable("state_dir")] = str(state_dir)
     values = _read_toml(file) if file is not None else {}
     try:
         return Settings(**values)

@@ -38,6 +38,10 @@ WANTED = {
     "promtool": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
+    # Shells that are completed for (tests/deploy/commands).
+    "bash": "bash",
+    "zsh": "zsh",
+    "fish": "fish",
     **packages.ENGINE,
     **packages.HOST,
     "gcc": "gcc",  # deploy.compile

@@ -217,13 +217,17 @@ class Scope(StrEnum):
 
 
 class Token(Record):
-    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); `created_at` is Unix seconds."""
+    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); times are Unix seconds.
+
+    `expires_at` None: it is good until it is removed.
+    """
 
     id: TokenId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
     scope: Scope
     sha256: Annotated[str, Field(repr=False, pattern=r"^[0-9a-f]{64}$")]
     created_at: float
+    expires_at: float | None = None
 
 
 def new_node_id(country: str) -> str:

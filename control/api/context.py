@@ -42,6 +42,7 @@ class Context:
     gateways: tuple[str, ...] = ()
     metrics_token: str = ""
     certificates: tuple[Path, ...] = ()
+    metrics_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""/metrics: control in Prometheus' text format. Open where the listener is loopback; elsewhere it takes scope read."""
+"""/metrics: control in Prometheus' text format. It takes scope read, unless `control.metrics_open` says otherwise.
+
+Who sends a request to loopback is not to be seen: a TCP proxy on this machine forwards anybody's.
+"""
 
 from collections.abc import Iterator
 
@@ -54,11 +57,11 @@ class Metrics(Collector):
         yield from (requests, seconds, changes)
 
 
-@table.add("GET", "/metrics", "metrics", media="text/plain", open_on_loopback=True)
+@table.add("GET", "/metrics", "metrics", media="text/plain", may_be_open=True)
 async def metrics(call: Call[Empty, NoQuery]) -> web.Response:
     """Control's numbers, for Prometheus
 
-    On a loopback listener open to all; elsewhere, and behind another proxy, with scope read.
+    Takes a token of scope read, except where `control.metrics_open` is set.
     """
     parts = call.parts
     try:

@@ -125,7 +125,7 @@ class DockerEngine:
 
     def _new_client(self) -> docker.APIClient:
         settings = {"base_url": self._host} if self._host else docker.utils.kwargs_from_env()
-        _reachable(settings.get("base_url", DEFAULT_HOST))
+        reachable(settings.get("base_url", DEFAULT_HOST))
         return docker.APIClient(version="auto", timeout=self._timeout, **settings)
 
     async def _call(self, work: Callable[[], T], within: float, image: str = "", pool: str = "other") -> T:
@@ -202,7 +202,7 @@ def _container(client: docker.APIClient, entry: dict[str, Any], machine: str) ->
     )
 
 
-def _reachable(host: str) -> None:
+def reachable(host: str) -> None:
     """Raise OSError where nobody listens: the SDK leaves a socket it cannot connect open, at every attempt."""
     scheme, _, path = host.partition("://")
     if scheme in ("unix", "http+unix"):

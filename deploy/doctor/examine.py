@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from control.config import join_listen
 from deploy.config import Settings
 from deploy.doctor import balancer, clock, credentials, descriptors, engine, folder, kernel, listeners, state, store
 from deploy.doctor.model import Check, Finding, Looked, Skipped
@@ -97,5 +98,4 @@ def _redis(subject: Subject) -> RedisSettings:
 def _clock_url(settings: Settings, online: bool) -> str:
     if online:
         return settings.nordvpn.api_url
-    host, port = reachable(settings.control.listen)
-    return f"http://[{host}]:{port}/api/health" if ":" in host else f"http://{host}:{port}/api/health"
+    return f"http://{join_listen(*reachable(settings.control.listen))}/api/health"

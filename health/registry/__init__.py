@@ -57,6 +57,7 @@ from health.registry.opening import client
 from health.registry.people import People
 from health.registry.telling import Scored
 from health.registry.watching import Snapshot, Watching
+from health.registry_removal import Removal
 
 __all__ = [
     "PREFIX",
@@ -78,6 +79,7 @@ class Registry(Fleet, People, Measures, Leading, Watching):
     def __init__(self, client: "aioredis.Redis", deadline: float = 0.5) -> None:
         super().__init__(client, deadline)
         self.accounts = AccountSlots(client, PREFIX, self._call)
+        self.removal = Removal(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:

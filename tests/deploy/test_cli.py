@@ -87,6 +87,23 @@ def test_a_full_disk_and_a_reader_that_left(words: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 1, "vpnexit: cannot write to standard output: it is closed\n"),
+        ("2>&-", 3, ""),
+        ("2>/dev/full", 3, ""),
+        (">&- 2>&-", 1, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(redirection: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "admin.password").write_text("x")
+    env = {"PATH": os.environ["PATH"], "VPNEXIT_STATE_DIR": str(tmp_path), "VPNEXIT_API": "127.0.0.1:1"}
+    command = f"{sys.executable} -m deploy.cli nodes list {redirection}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
 def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:
     done = vpnexit(
         "doctor", "--quiet", VPNEXIT_STATE_DIR=str(tmp_path), PYTHONIOENCODING="ascii", VPNEXIT_REDIS__URL="unix:///x"

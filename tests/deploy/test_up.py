@@ -22,6 +22,7 @@ def test_serves_http_and_socks_and_says_how(up: Any, page: str, fetch: Any) -> N
     assert fetch("--proxy", up.proxy, "--proxytunnel", page) == "the page\n"
     assert fetch("--socks5-hostname", up.socks, page) == "the page\n"
     assert "THIS machine" in up.output
+    assert "warning" not in up.output
     assert f"curl -x {up.proxy} https://" in up.output
     assert f"curl --socks5-hostname {up.socks} https://" in up.output
     assert str(up.state_dir / "admin.password") in up.output
@@ -124,6 +125,27 @@ def test_the_command_it_shows_works_elsewhere(up: Any) -> None:
     done = subprocess.run(shown[1], shell=True, env=env, capture_output=True, text=True, timeout=30, check=False)  # noqa: S602
     assert (done.returncode, done.stderr) == (0, "")
     assert "direct" in done.stdout
+
+
+def test_the_curl_lines_work_where_the_proxy_asks_who_you_are(up: Any, page: str, fetch: Any) -> None:
+    up.start(VPNEXIT_GATEWAY__REQUIRE_AUTH="true")
+    up.wait_ready()
+    shown = re.search(r"^  try it +(\S+) (users add alice .*?)   first:", up.output, re.MULTILINE)
+    assert shown is not None
+    add = [shown[1], *shown[2].split(), "--password-file", "-"]
+    subprocess.run(add, input="a long one\n", env={"PATH": os.environ["PATH"]}, text=True, timeout=30, check=True)
+    lines = re.findall(r"^ +curl (.+) -U alice https://example.com/$", up.output, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        up.wait_for(lambda line=line: fetch(*line.split(), "-U", "alice:a long one", page) == "the page\n")
+
+
+def test_a_wrong_country_is_the_options_fault(up: Any) -> None:
+    up.start("--country", "xx")
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert len(up.lines) == 1, up.output
+    assert up.lines[0].startswith("vpnexit: --country: unknown country 'xx'")
 
 
 def test_its_own_gateway_is_counted(up: Any) -> None:
