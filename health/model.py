@@ -142,13 +142,15 @@ class Sample(Record):
     """What the collector measured about a node, once a second. Expires after 5 s.
 
     All of it was seen through the tunnel, by its agent; None (and the empty text) is "not known". A round of probes
-    asks several targets at once, and one answer makes it a good one: a dead target is not a dead tunnel.
+    asks the tunnel's name servers and several targets at once; a dead target is not a dead tunnel.
 
-    `probe_ms` is the round trip (milliseconds) of the last probe that was answered, `connect_ms` the median TCP connect
-    time of the last round over the `targets` that answered (address and port; None: no answer), `jitter_ms` the mean
-    difference between the connect times of one round and the next. `loss` is the share of the last rounds that *no*
-    target answered. `dns_ms` is the time of the last look-up by the tunnel's name servers, `dns_ok` whether one of them
-    answers. `exit_ip` and `exit_country` are how the exit looks from outside, as last asked for this generation.
+    `probe_ms` is how long (milliseconds) the last good round took to become one, `connect_ms` the median TCP connect
+    time of the last round over the `targets` that answered (address and port; None: no answer), or how long a round has
+    been waiting for all of them, if that is longer; `jitter_ms` the mean difference between the connect times of one
+    round and the next. `loss` is the share of the last 20 probes that the witness in the middle (name servers and
+    targets) left unanswered: what is lost to all of them alike, and not one target's fault. `dns_ms` is the time of the
+    last look-up by the tunnel's name servers, `dns_ok` whether one of them answers. `exit_ip` and `exit_country` are
+    how the exit looks from outside, as last asked for this generation.
 
     `cpu_percent` is the container's (100: one core), `memory_bytes` what it uses, `rx_bytes` and `tx_bytes` what the
     tunnel has carried in all, `handshake_age_s` WireGuard's (None elsewhere).
@@ -168,7 +170,7 @@ class Sample(Record):
     dns_ms: Milliseconds | None = None
     dns_ok: bool | None = None
     exit_ip: Annotated[str, Field(max_length=45)] = ""
-    exit_country: Country | Literal[""] = ""
+    exit_country: Annotated[str, Field(pattern=r"^([a-z]{2})?$")] = ""
     handshake_age_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
     cpu_percent: Annotated[float, Field(ge=0, le=100_000)] | None = None
     memory_bytes: Counter | None = None

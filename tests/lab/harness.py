@@ -213,20 +213,18 @@ def impaired(lab: Lab, server: str, port: int, *, delay: float = 0.0, loss: floa
     take `delay` seconds longer, the share `loss` of the datagrams is lost each way. Tunnels stay up."""
     inside = ["nsenter", lab.namespace(f"vxlab-{server}")]
     options = {"--port": port, "--delay": delay, "--loss": loss}
-    relay = subprocess.Popen(
-        [*inside, sys.executable, "-m", "deploy.lab.relay", *(str(word) for pair in options.items() for word in pair)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert relay.stdout is not None
-        assert relay.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        relay.terminate()
+    command = [*inside, sys.executable, "-m", "deploy.lab.relay"]
+    command += [str(word) for pair in options.items() for word in pair]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as relay:
         try:
-            relay.wait(10)
+            assert relay.stdout is not None
+            assert relay.stdout.readline() == b"ready\n"
+            yield
         finally:
-            relay.kill()
-            # A relay that did not end in good order left its rules behind.
-            lab.run(*inside, "nft", "delete", "table", "ip", "vxrelay")
+            relay.terminate()
+            try:
+                relay.wait(10)
+            finally:
+                relay.kill()
+                # A relay that did not end in good order left its rules behind.
+                lab.run(*inside, "nft", "delete", "table", "ip", "vxrelay")
