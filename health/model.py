@@ -153,7 +153,8 @@ class Sample(Record):
     how the exit looks from outside, as last asked for this generation.
 
     `cpu_percent` is the container's (100: one core), `memory_bytes` what it uses, `rx_bytes` and `tx_bytes` what the
-    tunnel has carried in all, `handshake_age_s` WireGuard's (None elsewhere).
+    tunnel has carried in all, `handshake_age_s` WireGuard's (None elsewhere). `refused` counts what this agent said
+    that cannot be true, since its collector began to ask it.
     """
 
     node: NodeId
@@ -176,6 +177,7 @@ class Sample(Record):
     memory_bytes: Counter | None = None
     rx_bytes: Counter = 0
     tx_bytes: Counter = 0
+    refused: Counter = 0
 
 
 class Score(Record):
