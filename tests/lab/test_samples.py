@@ -23,7 +23,8 @@ from tests.lab.harness import Lab, impaired, traffic, wait_for
 TABLE = "vxtest"
 PORTS = {"jp": 51820, "us": 1194}
 DROPS = {"jp": "udp dport 51820 drop", "us": "udp dport 1194 drop", "gb": "tcp dport 443 drop"}
-NAME_SERVER_ONLY = "chain all { type filter hook forward priority -10; drop; }"
+TAKES_NOTHING = "type filter hook prerouting priority -300;"
+NOTHING_LEAVES = "type filter hook forward priority -10; policy drop;"
 
 
 @pytest.fixture
@@ -56,15 +57,18 @@ def server_of(lab: Lab, node: str) -> str:
 
 
 @contextmanager
-def dropping(lab: Lab, server: str, chain: str) -> Iterator[None]:
-    """nft rules in a VPN server's namespace for as long as the block lasts."""
+def dropping(lab: Lab, server: str, chain: str, rule: str = "") -> Iterator[None]:
+    """A chain of nft, with a rule, in a VPN server's namespace for as long as the block lasts."""
     inside = ("nsenter", lab.namespace(f"vxlab-{server}"), "nft")
-    run = lab.run(*inside, f"table ip {TABLE} {{ {chain} }}")
-    assert run.returncode == 0, run.stderr
+    commands = [f"add table ip {TABLE}", f"add chain ip {TABLE} drops {{ {chain} }}"]
+    commands += [f"add rule ip {TABLE} drops {rule}"] if rule else []
+    for command in commands:
+        run = lab.run(*inside, command)
+        assert run.returncode == 0, run.stderr
     try:
         yield
     finally:
-        lab.run(*inside, "delete", "table", "ip", TABLE)
+        lab.run(*inside, f"delete table ip {TABLE}")
 
 
 def chosen(lab: Lab, country: str, node: str) -> bool:
@@ -112,6 +116,8 @@ async def test_a_killed_agent(lab: Lab, registry: Registry) -> None:
     took = await until(registry, node, lambda s: not s.reachable, 0.5 * 2)
     out = await out_of_the_choice(lab, "jp", node, 1 * 2)
     whole = time.monotonic() - killed
+    # Gone before the next test asks which nodes there are.
+    await asyncio.to_thread(wait_for, lambda: node not in lab.nodes("jp"), 30, f"{node} is given up")
     print(f"killed agent: sample after {took:.2f} s, out of the choice {out:.2f} s later, {whole:.2f} s in all")
 
 
@@ -126,8 +132,7 @@ async def test_a_black_hole(lab: Lab, registry: Registry, country: str) -> None:
     """The server takes nothing any more; the agent answers, and the last handshake is fresh."""
     node = lab.nodes(country)[0]
     await settled(registry, node)
-    chain = f"chain all {{ type filter hook prerouting priority -300; {DROPS[country]}; }}"
-    with dropping(lab, server_of(lab, node), chain):
+    with dropping(lab, server_of(lab, node), TAKES_NOTHING, DROPS[country]):
         sample, out = await asyncio.gather(
             until(registry, node, lambda s: s.tunnel is Tunnel.DOWN, 5 * 2),
             out_of_the_choice(lab, country, node, 5 * 2),
@@ -143,7 +148,7 @@ async def test_a_black_hole(lab: Lab, registry: Registry, country: str) -> None:
 async def test_a_server_that_answers_while_nothing_leaves_it(lab: Lab, registry: Registry, country: str) -> None:
     node = lab.nodes(country)[0]
     await settled(registry, node)
-    with dropping(lab, server_of(lab, node), NAME_SERVER_ONLY):
+    with dropping(lab, server_of(lab, node), NOTHING_LEAVES):
         took, out = await asyncio.gather(
             until(registry, node, lambda s: s.tunnel is Tunnel.DOWN, 5 * 2),
             out_of_the_choice(lab, country, node, 5 * 2),
@@ -185,10 +190,12 @@ async def test_a_slow_node(lab: Lab, registry: Registry, country: str) -> None:
     with impaired(lab, server_of(lab, node), PORTS[country], delay=0.5):
         slow = await until(registry, node, lambda s: (s.connect_ms or 0) >= 450, 2 * 2)
         await until(registry, node, lambda s: (s.connect_ms or 0) >= 500, 5)
+        last = await sampled(registry, node)
+        assert last is not None
+        assert (last.generation, last.loss) == (generation, 0), "slow is not dead"
     well = await until(registry, node, lambda s: s.connect_ms is not None and s.connect_ms < 100, 5)
-    last = await sampled(registry, node)
-    assert last is not None
-    assert (last.generation, last.loss) == (generation, 0), "slow is not dead"
+    # What the relay still held when it went is lost: a round at most, which takes nothing down.
+    assert (await sampled(registry, node) or last).generation == generation
     print(f"{country}: +500 ms in the sample after {slow:.2f} s, well again after {well:.2f} s")
 
 
