@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, TypeAdapter, model_validator
 
-from health.agent.nodefile import dns_server
+from health.agent.nodefile import MAX_TARGETS, dns_server, target
 from health.model import Country
 from health.upstream import UpstreamUrl
 
@@ -92,6 +92,16 @@ class ControlSettings(BaseModel):
     """Who tells a caller its address and country; None: the provider's."""
     probe_name: str = ""
     """A name that every tunnel's DNS knows; empty: the host of `insights_url`."""
+    probe_targets: Annotated[tuple[Annotated[str, AfterValidator(target)], ...], Field(max_length=MAX_TARGETS)] = (
+        "1.1.1.1:443",
+        "8.8.8.8:443",
+        "9.9.9.9:443",
+    )
+    """Numeric addresses and ports that every exit connects to every 2 s, to see that it still reaches the outside.
+
+    Hosts of different people, so that they do not fail together: by default three public resolvers, which are near to
+    every exit and answer on this port whatever an exit's network does to port 53. Empty: name servers alone are asked.
+    """
     own_addresses: tuple[IPvAnyAddress, ...] = ()
     """This machine's own public addresses; empty: asked of `insights_url`, and no node is admitted while unknown."""
 

@@ -16,6 +16,7 @@ from control.api.context import Context
 from control.api.listener import serving
 from control.api.server import application
 from control.config import ControlSettings, CustomSettings, NordVpnSettings
+from control.creating import Probing
 from control.engine import Engine
 from control.engine.docker import DockerEngine
 from control.fleet import Fleet
@@ -155,7 +156,7 @@ def _assemble(
             agents=agents,
             gate=Gate(url, name, own),
             site=Site(settings.fleet, settings.image, settings.network),
-            probe_name=name,
+            probing=Probing(name, settings.probe_targets, url),
             troubles=troubles,
         )
     reconciler = Reconciler(

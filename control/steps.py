@@ -17,7 +17,7 @@ import structlog
 from control import counts
 from control.agents import Agents
 from control.backoff import Backoff
-from control.creating import Creator
+from control.creating import Creator, Probing
 from control.engine import Engine, EngineError, EngineGoneError, NotFoundError
 from control.exits import credentials_refused, exit_reason
 from control.leadership import Check, LostLeadError, alone
@@ -75,7 +75,7 @@ class Steps:
         agents: Agents,
         gate: Verifier,
         site: Site,
-        probe_name: str,
+        probing: Probing,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         backoff: Backoff | None = None,
@@ -87,7 +87,7 @@ class Steps:
         self._files = files
         self._agents = agents
         self._gate = gate
-        self._creator = Creator(engine, placement, files, site, probe_name)
+        self._creator = Creator(engine, placement, files, site, probing)
         self._clock = clock
         self._wall = wall
         self._serving_from: dict[str, float] = {}

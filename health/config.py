@@ -155,13 +155,21 @@ class RedisSettings(BaseModel):
 class CollectorSettings(BaseModel):
     """The collector asks each agent every `interval` seconds and waits `timeout` seconds for its answer.
 
-    Samples live for 5 s, so an interval above 2 s would make nodes come and go.
+    Samples live for 5 s, so an interval above 2 s would make nodes come and go. Of several collectors on a machine one
+    writes, by a lease of `lease` seconds; another takes over within `lease` + `interval` seconds of its death.
     """
 
     model_config = ConfigDict(extra="forbid")
     interval: Annotated[float, Field(ge=0.05, le=2)] = 1.0
     timeout: Annotated[float, Field(gt=0, le=2)] = 0.8
     metrics_listen: MetricsListen = "127.0.0.1:9102"
+    lease: Annotated[float, Field(ge=0.2, le=60)] = 3.0
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.lease < 2 * self.interval:
+            raise ValueError("lease must be at least twice the interval, or it ends between two renewals")
+        return self
 
 
 class ScorerSettings(BaseModel):

@@ -41,6 +41,7 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
             "network": world.UPLINK,
             "provider": PROVIDER,
             "probe_name": world.WHOAMI_NAME,
+            "probe_targets": list(world.PROBE_TARGETS),
             "gateways": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
             "certificates": [str(place.servers.ca)],
         },

@@ -27,7 +27,9 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
     troubles            15 s        what is wrong now, by part or country, as the leader of control told last
     lease:<role>        60 s        who leads a role
     lease:collector:<machine>
-                        4 s         a machine's collector lives
+                        4 s         a machine's collector lives and writes
+    lease:collecting:<machine>
+                        60 s        which of several collectors of a machine writes
     epoch               for ever    random, written by control once nodes, pools and users are complete; a Redis without
                                     it is empty, not a fleet without nodes
     sequence            for ever    how often anything changed that a snapshot holds (nodes, scores, pools, users)

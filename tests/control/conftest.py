@@ -14,6 +14,7 @@ import pytest
 
 from control.agents import Agents
 from control.config import ControlSettings
+from control.creating import Probing
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
 from control.leadership import Term
@@ -288,7 +289,7 @@ class Control:
             agents=self.agents,
             gate=world.gate,
             site=Site("test", "exit-image", "uplink"),
-            probe_name="probe.example",
+            probing=Probing("probe.example", ("198.18.0.80:443",), "http://198.18.0.90/insights"),
             clock=world.clock,
             wall=world.wall,
             troubles=troubles,
