@@ -155,11 +155,11 @@ class Fleet:
             self.roster.expire()
             log.warning("node ejected", node=node_id, why="dials failed in a row", seconds=_left(seat))
 
-    def worked(self, node_id: str) -> None:
-        """A dial through this node reached its target, or the target refused it."""
+    def worked(self, node_id: str, seconds: float) -> None:
+        """A dial through this node reached its target in `seconds`, or the target refused it."""
         seat = self.roster.seats.get(node_id)
         if seat is not None:
-            seat.worked()
+            seat.worked(seconds)
 
     def may_retry(self, active: int) -> bool:
         """True if one more dial may go on to a further node, `active` connections being open; then call `retried`."""

@@ -144,8 +144,9 @@ class Roster:
             if score is None:
                 continue
             seat.score, seat.latency_ms = score.value, score.latency_ms
-            if score.healthy is not seat.healthy:
-                seat.healthy = score.healthy
+            healthy = score.healthy and not score.ejected
+            if healthy is not seat.healthy:
+                seat.healthy = healthy
                 if seat.healthy:
                     seat.recovered(now)
                 self.expire()

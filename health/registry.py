@@ -6,6 +6,8 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     nodes          set of node ids
     sample:<id>    last sample; expires after 5 s
     score:<id>     last score; expires after 10 minutes, gateways keep what they saw
+    report:<worker>
+                   what a gateway worker tells of its nodes, see health.registry_reports
     pool:<cc>      a pool; pools is the set of countries
     user:<name>    a proxy user; users is the set of names
     token:<id>     an API token, its secret's SHA-256 only; tokens is the set of ids
@@ -48,6 +50,7 @@ from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
 from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, Token, UnknownSchemaError, User
+from health.registry_reports import Reports
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -115,6 +118,7 @@ class Registry:
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
         self.accounts = AccountSlots(client, PREFIX, self._call)
+        self.reports = Reports(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:
