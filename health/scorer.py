@@ -60,7 +60,7 @@ class Scorer:
             # After a long stall somebody else may lead already.
             if time.monotonic() - started < self._settings.lease:
                 await self._registry.put_scores(self._book.scores)
-                self._told.looked(self._book, nodes, time.time())
+                self._told.looked(self._book, nodes)
         except RegistryError as error:
             if not self._redis_lost:
                 log.warning("Redis is gone; scores stand still", reason=str(error))
@@ -81,7 +81,7 @@ class Scorer:
         if leads != self._leading:
             log.info("leading" if leads else "standing by", role=ROLE)
             self._book = Book()
-            self._told.leads(leads)
+            self._told.begin()
         self._leading = leads
         return leads
 
