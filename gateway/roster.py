@@ -103,11 +103,11 @@ class Roster:
             seat = self.group(want, allowed, now).choose(self._rng, now, tried)
         return seat
 
-    def worked(self, node_id: str) -> None:
-        """A dial through this node reached its target, or the target refused it."""
+    def worked(self, node_id: str, seconds: float) -> None:
+        """A dial through this node reached its target in `seconds`, or the target refused it."""
         seat = self.seats.get(node_id)
         if seat is not None:
-            seat.worked()
+            seat.worked(seconds)
 
     def serves(self, node_id: str) -> bool:
         """The node is there and not hard-down."""
@@ -159,8 +159,9 @@ class Roster:
             if score is None:
                 continue
             seat.score, seat.latency_ms = score.value, score.latency_ms
-            if score.healthy is not seat.healthy:
-                seat.healthy = score.healthy
+            healthy = score.healthy and not score.ejected
+            if healthy is not seat.healthy:
+                seat.healthy = healthy
                 if seat.healthy:
                     seat.recovered(now)
                 self.expire()

@@ -29,6 +29,7 @@ from gateway.metrics import Metrics
 from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.pools import Fleet
+from gateway.reporter import Reporter
 from gateway.resources import Budget, raise_descriptor_limit
 from gateway.stock import Budget as StockBudget
 from gateway.sweep import Sweep
@@ -216,9 +217,12 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         pipes=budget.pipes,
     )
     sweep = Sweep(worker)
+    # All workers of a gateway are children of one supervisor.
+    reporter = Reporter(registry, fleet, worker.metrics, f"{told.machine}:{os.getppid()}")
     running = [
         asyncio.create_task(follow(fleet, registry), name="snapshot"),
         asyncio.create_task(limiter.run(), name="limits"),
+        asyncio.create_task(reporter.run(), name="reports"),
     ]
     for task in running:
         task.add_done_callback(_say_why)
@@ -231,6 +235,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         sweep.close()
         await fleet.close()
         await limiter.close()
+        await reporter.close()
         await registry.close()
         auth.close()
         poller.close()

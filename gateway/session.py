@@ -321,7 +321,8 @@ class Session:
         """The target has answered."""
         dialled = self.dialled
         if dialled is not None and dialled.since:
-            self.worker.metrics.first_byte(dialled.node.country, time.monotonic() - dialled.since)
+            node = dialled.node
+            self.worker.metrics.first_byte(node.country, node.id, time.monotonic() - dialled.since)
             dialled.since = 0.0
 
     def settle(self, passed: int) -> None:

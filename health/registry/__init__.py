@@ -6,6 +6,8 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
     nodes               for ever    set of node ids
     sample:<id>         5 s         last sample
     score:<id>          10 min      last score; gateways keep what they saw
+    report:<worker>     5 s         what a gateway worker tells of its nodes, see health.registry_reports
+    reports             for ever    set of the workers that told something
     pool:<cc>           for ever    a pool
     pools               for ever    set of countries
     user:<name>         for ever    a proxy user
@@ -60,6 +62,7 @@ from health.registry.people import People
 from health.registry.telling import Scored
 from health.registry.watching import Snapshot, Watching
 from health.registry_removal import Removal
+from health.registry_reports import Reports
 
 __all__ = [
     "PREFIX",
@@ -81,6 +84,7 @@ class Registry(Fleet, People, Measures, Leading, Watching):
     def __init__(self, client: "aioredis.Redis", deadline: float = 0.5) -> None:
         super().__init__(client, deadline)
         self.accounts = AccountSlots(client, PREFIX, self._call)
+        self.reports = Reports(client, PREFIX, self._call)
         self.removal = Removal(client, PREFIX, self._call)
 
     @classmethod

@@ -28,7 +28,7 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     counted.opened()
     counted.dialled("jp", "jp000001", 0.003)
     counted.dialled("jp", "jp000002", 20.0)
-    counted.first_byte("jp", 0.2)
+    counted.first_byte("jp", "jp000001", 0.2)
     counted.dial_failed("jp", "jp000001", Reason.NODE_DIAL)
     counted.ended("jp", "jp000001", Reason.OK, 100, 2000)
     counted.ended("jp", "jp000001", Reason.CLIENT_RESET, 1, 2)
