@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -30,13 +30,14 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
-from health.config import RedisSettings
+from health.config import RedisSettings, SpeedTestSettings
 from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
 
 _NO_FILES = CustomSettings()
+_NO_SPEED_TESTS = SpeedTestSettings()
 
 
 class StartError(Exception):
@@ -55,6 +56,7 @@ async def run(
     redis: RedisSettings,
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
+    speed: SpeedTestSettings = _NO_SPEED_TESTS,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
@@ -75,6 +77,7 @@ async def run(
     engine = _engine(settings)
     try:
         parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
+        parts = replace(parts, api=replace(parts.api, speed=speed))
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):

@@ -101,7 +101,12 @@ def control(config: Config = None) -> None:
 
     settings = _start(config)
     try:
-        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom))
+        _run(
+            control_main.run(
+                *(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom),
+                speed=settings.speed_test,
+            )
+        )
     except control_main.StartError as error:
         raise ProcessError(str(error)) from None
 
@@ -112,7 +117,7 @@ def collector(config: Config = None) -> None:
     from health import collector as process
 
     settings = _start(config)
-    _run(process.run(settings.collector, settings.redis, settings.control.machine))
+    _run(process.run(settings.collector, settings.redis, settings.control.machine, settings.speed_test))
 
 
 @app.command(rich_help_panel=_PROCESSES)

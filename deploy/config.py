@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from control.config import ControlSettings, CustomSettings, Name, NordVpnSettings
 from deploy.environment import ConfigError, read_environment, suggest, variable, why_unreadable
 from gateway.config import GatewaySettings
-from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
+from health.config import CollectorSettings, RedisSettings, ScorerSettings, SpeedTestSettings, default_state_dir
 
 __all__ = ["ConfigError", "Settings", "is_placeholder", "load", "variable"]
 
@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    speed_test: SpeedTestSettings = SpeedTestSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -8,24 +8,30 @@ gives a negative sample at once; one that stays silent (a busy machine) only aft
 import asyncio
 import random
 import time
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
 
 from health import score
 from health.agent_client import AgentClient, AgentError
-from health.config import CollectorSettings, RedisSettings
+from health.config import CollectorSettings, RedisSettings, SpeedTestSettings
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
 
+if TYPE_CHECKING:
+    from health.speed_runner import SpeedRunner
+
 log = structlog.get_logger()
 
 
-async def run(settings: CollectorSettings, redis: RedisSettings, machine: str) -> None:
+async def run(
+    settings: CollectorSettings, redis: RedisSettings, machine: str, speed: SpeedTestSettings | None = None
+) -> None:
     """Collect for `machine` until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
-    collector = Collector(settings, registry, machine)
+    collector = Collector(settings, registry, machine, _speed_tests(speed, registry, machine))
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
@@ -37,15 +43,26 @@ async def run(settings: CollectorSettings, redis: RedisSettings, machine: str) -
     log.info("collector ended", machine=machine)
 
 
+def _speed_tests(speed: SpeedTestSettings | None, registry: Registry, machine: str) -> "SpeedRunner | None":
+    if speed is None or speed.urls is None:
+        return None
+    from health.speed_runner import SpeedRunner  # brings an HTTP client, which costs memory
+
+    return SpeedRunner(speed, registry, machine)
+
+
 class Collector:
     """The watches of one machine's nodes."""
 
-    def __init__(self, settings: CollectorSettings, registry: Registry, machine: str) -> None:
+    def __init__(
+        self, settings: CollectorSettings, registry: Registry, machine: str, speed: "SpeedRunner | None" = None
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._machine = machine
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
+        self._speed = speed
         self._redis_lost = False
 
     async def tick(self) -> None:
@@ -53,8 +70,11 @@ class Collector:
         try:
             # A Redis that came back empty knows no nodes: no reason to let go of the agents.
             complete = bool(await self._registry.epoch())
-            await self._follow(await self._registry.nodes(), complete=complete)
+            nodes = await self._registry.nodes()
+            await self._follow(nodes, complete=complete)
             await self._registry.put_samples(self._machine, self._fresh())
+            if self._speed is not None and complete:
+                await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
             if not self._redis_lost:
                 log.warning("Redis is gone; agents are watched on", reason=str(error))
@@ -65,7 +85,9 @@ class Collector:
         self._redis_lost = False
 
     async def close(self) -> None:
-        """End every watch."""
+        """End every watch, and a speed test that runs."""
+        if self._speed is not None:
+            await self._speed.close()
         watches, self._watches = list(self._watches.values()), {}
         await asyncio.gather(*(watch.close() for watch in watches))
 

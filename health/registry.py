@@ -18,6 +18,8 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
     claim:<slot>   the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set only
     slot:<account>:<n>, gate:<account>, penalties
                    the providers' accounts, see health.account_slots
+    speed:<machine>, speed-result:<id>, speed-results, speed-results:<node>
+                   speed tests, see health.registry_speed
     troubles       what is wrong now, by part or country, as the leader of control told last; expires after 15 s
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
@@ -48,6 +50,7 @@ from health.account_slots import AccountSlots
 from health.config import RedisSettings
 from health.limits import Ask, Lease
 from health.model import Node, NodeId, NodeStatus, Pool, Record, Sample, Score, Token, UnknownSchemaError, User
+from health.registry_speed import SpeedTests
 
 PREFIX = "vx:1:"
 EVENTS = PREFIX + "events"
@@ -115,6 +118,7 @@ class Registry:
         self._pin = client.register_script(registry_scripts.PIN)
         self._renew_limits = client.register_script(registry_scripts.RENEW_LIMITS)
         self.accounts = AccountSlots(client, PREFIX, self._call)
+        self.speed = SpeedTests(client, PREFIX, self._call)
 
     @classmethod
     def open(cls, settings: RedisSettings) -> Self:

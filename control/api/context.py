@@ -1,7 +1,7 @@
 """What the handlers work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from control.fleet import Fleet
 from control.nodefiles import NodeFiles
 from control.providers import Provider
 from control.reconcile import Reconciler
+from health.config import SpeedTestSettings
 from health.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Context:
     changed: Callable[[], None]
     engine: Engine | None = None
     gateways: tuple[str, ...] = ()
+    speed: SpeedTestSettings = field(default_factory=SpeedTestSettings)
 
 
 @dataclass(frozen=True, slots=True)
