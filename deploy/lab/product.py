@@ -43,6 +43,12 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
             "probe_name": world.WHOAMI_NAME,
             "gateways": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
         },
+        # On demand only: tests that measure something else would meet those of a schedule.
+        "speed_test": {
+            "download_url": f"http://{world.WHOAMI}/bytes?n={{bytes}}",
+            "upload_url": f"http://{world.WHOAMI}/sink",
+            "every_hours": 0,
+        },
         "nordvpn": {
             "api_url": f"http://{world.API}",
             "ca_file": str(place.servers.ca),
