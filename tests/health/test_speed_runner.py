@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from health import speed_measure, speed_runner
 from health.agent_client import AgentClient
@@ -223,30 +222,6 @@ async def test_not_by_a_schedule_that_is_off(
         clock += 3600
         await runner.tick(nodes)
     assert measuring.begun == []
-
-
-def gauge(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"vpnexit_health_speed_{name}", labels)
-
-
-async def test_the_last_good_figures_are_metrics(
-    runner: SpeedRunner, registry: Registry, measuring: Measuring, nodes: dict[str, Node]
-) -> None:
-    measuring.go.set()
-    moved, ok = gauge("bytes_total") or 0, gauge("tests_total", reason="ok") or 0
-    await until_result(runner, registry, nodes, (await registry.speed.ask("m1", JP, "jp")).id)
-    of = {"country": "jp", "node": JP}
-    assert gauge("download_bits_per_second", **of) == 80e6
-    assert gauge("upload_bits_per_second", **of) == 40e6
-    assert gauge("latency_seconds", **of) == 0.012
-    assert abs((gauge("tested_timestamp_seconds", **of) or 0) - time.time()) < 5
-    assert (gauge("bytes_total"), gauge("tests_total", reason="ok")) == (moved + 50, ok + 1)
-    measuring.answer = Measured(download_mbps=1.0, reason=Reason.REFUSED, error="no")
-    await until_result(runner, registry, nodes, (await registry.speed.ask("m1", JP, "jp")).id)
-    assert gauge("download_bits_per_second", **of) == 80e6
-    assert (gauge("tests_total", reason="refused") or 0) >= 1
-    await runner.tick({US: nodes[US]})
-    assert gauge("download_bits_per_second", **of) is None
 
 
 @pytest.fixture
