@@ -4,7 +4,7 @@ import asyncio
 import functools
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -34,13 +34,14 @@ from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
 from control.upstream_passwords import lacking
-from health.config import OPEN, MetricsSettings, RedisSettings
+from health.config import OPEN, MetricsSettings, RedisSettings, SpeedTestSettings
 from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
 
 _NO_FILES = CustomSettings()
+_NO_SPEED_TESTS = SpeedTestSettings()
 
 
 class StartError(Exception):
@@ -61,6 +62,7 @@ async def run(
     custom: CustomSettings = _NO_FILES,
     metrics: MetricsSettings = OPEN,
     upstream_passwords: Path | None = None,
+    speed: SpeedTestSettings = _NO_SPEED_TESTS,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
@@ -86,6 +88,7 @@ async def run(
     engine = _engine(settings)
     try:
         parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, metrics, upstream_passwords)
+        parts = replace(parts, api=replace(parts.api, speed=speed))
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):

@@ -109,13 +109,10 @@ def control(config: Config = None) -> None:
     try:
         _run(
             control_main.run(
-                settings.control,
-                settings.nordvpn,
-                settings.redis,
-                settings.state_dir,
-                settings.custom,
-                settings.metrics,
-                settings.gateway.upstream_passwords,
+                *(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom),
+                metrics=settings.metrics,
+                upstream_passwords=settings.gateway.upstream_passwords,
+                speed=settings.speed_test,
             )
         )
     except control_main.StartError as error:
@@ -128,7 +125,11 @@ def collector(config: Config = None) -> None:
     from health import collector as process
 
     settings = _start(config)
-    _run(process.run(settings.collector, settings.redis, settings.control.machine, settings.metrics))
+    _run(
+        process.run(
+            *(settings.collector, settings.redis, settings.control.machine, settings.metrics), speed=settings.speed_test
+        )
+    )
 
 
 @app.command(rich_help_panel=_PROCESSES)

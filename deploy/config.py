@@ -23,6 +23,7 @@ from health.config import (
     MetricsSettings,
     RedisSettings,
     ScorerSettings,
+    SpeedTestSettings,
     default_state_dir,
     is_loopback,
 )
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()
     metrics: MetricsSettings = MetricsSettings()
+    speed_test: SpeedTestSettings = SpeedTestSettings()
 
     @classmethod
     def settings_customise_sources(

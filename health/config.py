@@ -190,6 +190,54 @@ class ScorerSettings(BaseModel):
         return self
 
 
+def _endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        good = parts.scheme in ("http", "https") and parts.port != 0 and parts.username is None and not parts.fragment
+    except ValueError:
+        good, host = False, ""
+    if not good or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("write a URL such as https://speed.example.org/bytes?n={bytes}, without user and fragment")
+    if ":" in host:
+        raise ValueError("the tunnels carry IPv4 only: write a name or an IPv4 address")
+    return url
+
+
+Endpoint = Annotated[str, Field(max_length=2000), AfterValidator(_endpoint)]
+
+
+class SpeedTestSettings(BaseModel):
+    """Speed tests of nodes; there are none without an endpoint.
+
+    `download_url` answers GET with at least `bytes` bytes (`{bytes}` in it is replaced by that number), `upload_url`
+    takes a POST of as many. Each way ends after `bytes` bytes or `seconds` seconds. A name is looked up through the
+    tunnel and must mean public addresses; an address that is written here is meant, whatever it is.
+
+    Every serving node is tested every `every_hours` hours, at moments that are spread; 0: on demand only.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    download_url: Endpoint | None = None
+    upload_url: Endpoint | None = None
+    bytes: Annotated[int, Field(ge=200_000, le=1_000_000_000)] = 25_000_000
+    seconds: Annotated[float, Field(ge=0.5, le=60)] = 8.0
+    every_hours: Annotated[float, Field(ge=0, le=8760)] = 24.0
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.download_url is None) != (self.upload_url is None):
+            raise ValueError("download_url and upload_url belong together: give both, or neither")
+        return self
+
+    @property
+    def urls(self) -> tuple[str, str] | None:
+        """Where to download from and upload to; None where there are no speed tests."""
+        if self.download_url is None or self.upload_url is None:
+            return None
+        return self.download_url.replace("{bytes}", str(self.bytes)), self.upload_url
+
+
 def default_state_dir() -> Path:
     """`~/.local/state/vpnexit`, after the XDG base directory specification."""
     return Path.home() / ".local" / "state" / "vpnexit"

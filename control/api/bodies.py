@@ -72,6 +72,19 @@ class LogsQuery(Query):
     lines: Annotated[int, Field(ge=1, le=1000, description="the last so many")] = 100
 
 
+class SpeedQuery(Query):
+    """POST /api/speed-test/{id}."""
+
+    wait: Annotated[float, Field(ge=0, le=60, description="for the result, at most so many seconds")] = 25.0
+
+
+class ResultsQuery(Query):
+    """GET /api/speed-test/results."""
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="at most so many")] = 100
+    offset: Annotated[int, Field(ge=0, le=1_000_000, description="after leaving out so many")] = 0
+
+
 class CountryQuery(Query):
     """GET /proxy.pac."""
 

@@ -1,7 +1,7 @@
 """What the handlers work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from control.fleet import Fleet
 from control.nodefiles import NodeFiles
 from control.providers import Provider
 from control.reconcile import Reconciler
+from health.config import SpeedTestSettings
 from health.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Context:
     metrics_token: str = ""
     certificates: tuple[Path, ...] = ()
     metrics_open: bool = False
+    speed: SpeedTestSettings = field(default_factory=SpeedTestSettings)
 
 
 @dataclass(frozen=True, slots=True)

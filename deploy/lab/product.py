@@ -47,6 +47,12 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
         },
         "scorer": {"metrics_listen": f"{HOST}:{memory.ports.scorer_metrics}"},
         "collector": {"metrics_listen": f"{HOST}:{memory.ports.collector_metrics}"},
+        # On demand only: tests that measure something else would meet those of a schedule.
+        "speed_test": {
+            "download_url": f"http://{world.WHOAMI}/bytes?n={{bytes}}",
+            "upload_url": f"http://{world.WHOAMI}/sink",
+            "every_hours": 0,
+        },
         "nordvpn": {
             "api_url": f"http://{world.API}",
             "ca_file": str(place.servers.ca),

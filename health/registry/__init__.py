@@ -34,6 +34,10 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
                         60 s        which of several collectors of a machine writes
     epoch               for ever    random, written by control once nodes, pools and users are complete; a Redis without
                                     it is empty, not a fleet without nodes
+    speed:<machine>     1 d         speed tests that wait or run, see health.registry_speed
+    speed-result:<id>   30 d        the result of one
+    speed-results, speed-results:<node>
+                        30 d        ids of results, by time
     sequence            for ever    how often anything changed that a snapshot holds (nodes, scores, pools, users)
     events              channel     something changed, read again
     scores              channel     the scores that were just written, with the sequence of that change
@@ -63,6 +67,7 @@ from health.registry.telling import Scored
 from health.registry.watching import Snapshot, Watching
 from health.registry_removal import Removal
 from health.registry_reports import Reports
+from health.registry_speed import SpeedTests
 
 __all__ = [
     "PREFIX",
@@ -85,6 +90,7 @@ class Registry(Fleet, People, Measures, Leading, Watching):
         super().__init__(client, deadline)
         self.accounts = AccountSlots(client, PREFIX, self._call)
         self.reports = Reports(client, PREFIX, self._call)
+        self.speed = SpeedTests(client, PREFIX, self._call)
         self.removal = Removal(client, PREFIX, self._call)
 
     @classmethod

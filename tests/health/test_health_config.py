@@ -11,6 +11,7 @@ from health.config import (
     MetricsSettings,
     RedisSettings,
     ScorerSettings,
+    SpeedTestSettings,
     default_state_dir,
     is_loopback,
 )
@@ -97,6 +98,13 @@ def test_the_place_is_told_without_a_password() -> None:
         (ScorerSettings, {"metrics_listen": "9101"}),
         (CollectorSettings, {"metrics_listen": "127.0.0.1:99999"}),
         (MetricsSettings, {"tokens": "x"}),
+        (SpeedTestSettings, {"download_url": "http://h/"}),
+        (SpeedTestSettings, {"upload_url": "http://h/"}),
+        (SpeedTestSettings, {"bytes": 1000}),
+        (SpeedTestSettings, {"bytes": 10**12}),
+        (SpeedTestSettings, {"seconds": 0}),
+        (SpeedTestSettings, {"every_hours": -1}),
+        (SpeedTestSettings, {"url": "http://h/"}),
     ],
 )
 def test_values_that_could_not_work(kind: type[BaseModel], wrong: dict[str, Any]) -> None:
@@ -123,3 +131,22 @@ def test_the_password_is_not_shown() -> None:
 )
 def test_what_is_loopback(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "ftp://h/", "http:///", "http://h:0/", "http://h:99999/", "http://u:p@h/", "http://[::1]/", "http://h/#a",
+     "http://h/a b", "http://h/\r\nX: 1", "http://\u00fc/", "http://h/" + "a" * 2000],
+)  # fmt: skip
+def test_no_endpoints(url: str) -> None:
+    with pytest.raises(ValidationError):
+        SpeedTestSettings(download_url=url, upload_url="http://h/")
+    with pytest.raises(ValidationError):
+        SpeedTestSettings(download_url="http://h/", upload_url=url)
+
+
+def test_endpoints() -> None:
+    assert SpeedTestSettings().urls is None
+    given = SpeedTestSettings(download_url="https://h:8443/down?n={bytes}&x=%20", upload_url="http://192.0.2.1/up")
+    assert given.urls == ("https://h:8443/down?n=25000000&x=%20", "http://192.0.2.1/up")
+    assert (given.bytes, given.seconds, given.every_hours) == (25_000_000, 8, 24)
