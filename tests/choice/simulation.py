@@ -67,6 +67,10 @@ class Link:
     in_flight: int = 0
 
     @property
+    def carried(self) -> "Link":
+        return self
+
+    @property
     def usable(self) -> bool:
         return self.exit.usable
 
@@ -135,7 +139,7 @@ class Gateway:
         self.world = world
         self.informed = informed
         self.chooser = chooser
-        self.roster = Roster()
+        self.roster = Roster(world.rng)
         self.links: dict[str, Any] = {name: Link(one) for name, one in world.exits.items()}
         self.metrics = Metrics()
         self.reporter = Reporter(None, SimpleNamespace(roster=self.roster), self.metrics, name)  # type: ignore[arg-type]

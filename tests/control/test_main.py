@@ -172,7 +172,7 @@ async def test_nodes_of_servers_with_another_address_are_told_to_the_plan(redis_
     provider, engine = FakeProvider(), FakeEngine()
     provider.elsewhere = {"jp1.vpn.example"}
     given = settings(0, engine="docker", direct_nodes=[])
-    parts = _assemble(given, NordVpnSettings(), tmp_path, registry, {"nordvpn": provider}, engine, None)
+    parts = _assemble(given, NordVpnSettings(), tmp_path, registry, {"nordvpn": provider}, engine)
     there = Node(
         id="jp000001",
         country="jp",
