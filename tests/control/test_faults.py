@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from control.engine import ImageMissingError
 from control.engine.docker import DockerEngine
@@ -178,8 +179,10 @@ async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
         redis_server.start()
         listening = Told(registry)
         await listening.ready()
-        await control.settle(registry.epoch)
+        with structlog.testing.capture_logs() as logged:
+            await control.settle(registry.epoch)
         restored = await listening.reason("restored")
+        assert [one["reason"] for one in logged if one["event"] == "registry_refilled"] == [restored]
         assert restored == (
             "the registry was empty: filled from the last copy on disk and from what runs (1 nodes, 1 pools, 1 users)"
         )
