@@ -195,6 +195,13 @@ async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
         await registry.close()
 
 
+async def test_a_copy_that_is_not_understood_is_put_aside_and_told(fleet: Any, told: Told, tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_text('{"schema": 99}')
+    await fleet.settle(fleet.registry.epoch)
+    assert "is not understood and was put aside as" in await told.reason("restored")
+    assert (tmp_path / "fleet.json.unread").exists()
+
+
 async def test_a_full_disk_stops_nothing_and_says_so(fleet: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
