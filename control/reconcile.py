@@ -199,8 +199,7 @@ class Reconciler:
         containers = await self._containers()
         tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
         snapshot = await self._registry.snapshot()
-        nodes = snapshot.nodes.values()
-        if await (self._standby.judge(nodes, containers or []) if snapshot.epoch else self._standby.look()):
+        if snapshot.epoch and await self._standby.judge(snapshot.nodes.values(), containers or []):
             await self._leadership.resign()
             return
         if containers is None:
@@ -235,6 +234,9 @@ class Reconciler:
 
     async def _rebuild(self, containers: list[Container], term: Term) -> None:
         copy, without = await self._keeper.load()
+        if await self._standby.judge(copy.nodes, containers):
+            await self._leadership.resign()
+            return
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
         told = await recovery.rebuild(self._registry, copy, containers, self._adopt, self._standby.reached, without)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from control.engine import ImageMissingError
 from control.engine.docker import DockerEngine
@@ -178,8 +179,10 @@ async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
         redis_server.start()
         listening = Told(registry)
         await listening.ready()
-        await control.settle(registry.epoch)
+        with structlog.testing.capture_logs() as logged:
+            await control.settle(registry.epoch)
         restored = await listening.reason("restored")
+        assert [one["reason"] for one in logged if one["event"] == "registry_refilled"] == [restored]
         assert restored == (
             "the registry was empty: filled from the last copy on disk and from what runs (1 nodes, 1 pools, 1 users)"
         )
@@ -190,6 +193,13 @@ async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
     finally:
         await control.close()
         await registry.close()
+
+
+async def test_a_copy_that_is_not_understood_is_put_aside_and_told(fleet: Any, told: Told, tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_text('{"schema": 99}')
+    await fleet.settle(fleet.registry.epoch)
+    assert "is not understood and was put aside as" in await told.reason("restored")
+    assert (tmp_path / "fleet.json.unread").exists()
 
 
 async def test_a_full_disk_stops_nothing_and_says_so(fleet: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from control.config import NordVpnAccount, NordVpnSettings
 from control.providers.nordvpn import NordVpn
+from deploy import ports
 from deploy.lab import servers
 from deploy.lab.inside.nordvpn_api import Api
 from health.model import NodeStatus
@@ -44,10 +45,10 @@ class Provider:
         world = servers.api_world(self.account, {}) | {"faults": dict.fromkeys(paths, fault)}
         self.world.write_text(json.dumps(world))
 
-    def begin(self) -> None:
+    def begin(self, url: str = "") -> None:
         """Give the fleet a provider that was told nothing yet."""
         settings = NordVpnSettings(
-            api_url=self.url,
+            api_url=url or self.url,
             accounts=(NordVpnAccount(name="acct", token_file=self._directory / "token"),),
             ca_file=self._directory / "ca.crt",
             tls_auth_file=self._directory / "ta.key",
@@ -88,21 +89,33 @@ async def test_an_api_out_of_order_starts_nothing_says_why_and_heals(
     before = await fleet.serving("us")
     api.begin()
     api.fault(fault, LISTS)
+    await _starts_nothing_and_says_why(fleet, api, told, words)
+    assert await fleet.serving("us") == before
+    api.fault({}, ())
+    fleet.world.ahead += 61
+    await fleet.serving("us", 2)
+    assert [one["subject"] for one in told.of("recovered")] == ["us"]
+
+
+async def test_an_api_that_is_not_there_starts_nothing_and_says_why(fleet: Control, api: Provider, told: Told) -> None:
+    await fleet.pool(1, "us")
+    before = await fleet.serving("us")
+    api.begin(f"http://127.0.0.1:{ports.free()}")
+    await _starts_nothing_and_says_why(fleet, api, told, "Cannot connect to host 127.0.0.1")
+    assert await fleet.serving("us") == before
+
+
+async def _starts_nothing_and_says_why(fleet: Control, api: Provider, told: Told, words: str) -> None:
     with structlog.testing.capture_logs() as logged:
         await fleet.pool(2, "us")
         for _ in range(4):
             await fleet.later(1)
-    assert await fleet.serving("us") == before
     assert words in fleet.reconciler.trouble("us")
     assert [one["subject"] for one in told.of("trouble")] == ["us"]
     assert words in await told.reason("trouble")
     assert [one["part"] for one in logged if one["event"] == "trouble"] == ["us"]
     assert any(words in one["reason"] for one in logged if one["event"] == "no_server")
     _shows_no_secret(api, logged, told.events)
-    api.fault({}, ())
-    fleet.world.ahead += 61
-    await fleet.serving("us", 2)
-    assert [one["subject"] for one in told.of("recovered")] == ["us"]
 
 
 async def test_without_credentials_a_node_fails_with_the_reason_and_the_next_one_serves(
