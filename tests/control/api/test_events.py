@@ -163,6 +163,10 @@ async def test_without_redis_the_stream_says_so_and_goes_on(
     try:
         await registry.begin_epoch()
         api = await new_api(control)
+        assert api.app is not None
+        async with asyncio.timeout(5):
+            while not api.app[PARTS].feed.alive:  # what was never subscribed cannot be lost
+                await asyncio.sleep(0.01)
         reader = await listen(api)
         redis_server.stop()
         assert (await reader.next("gap"))["event"] == "gap"
