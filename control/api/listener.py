@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -61,13 +62,34 @@ class _Door:
         self.loop = loop
         self.metrics = metrics
         self.places = Places(MOST_CONNECTIONS)
-        self.leaving = 0
+        self._leaving = 0
+
+    def turn_away(self, transport: asyncio.Transport, why: str) -> None:
+        """Say why `transport` is not taken, and end it."""
+        self.metrics.answered("none", HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+        transport.set_protocol(_Deaf())
+        if self._leaving >= _GOODBYES:
+            transport.abort()
+            return
+        # Its own bytes are on their way: it is heard out for a moment, else it would see a reset and no reason.
+        self._leaving += 1
+        transport.write(_busy(why))
+        transport.write_eof()
+        self.loop.call_later(_GOODBYE_S, self._part, transport)
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        self._leaving -= 1
+        transport.abort()
+
+
+class _Deaf(asyncio.Protocol):
+    """Whatever comes is dropped."""
 
 
 class _Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_block", "_door", "_turned_away")
+    __slots__ = ("_block", "_door")
 
     def __init__(self, server: web.Server, door: _Door) -> None:
         super().__init__(
@@ -79,43 +101,21 @@ class _Connection(web.RequestHandler):
         )
         self._door = door
         self._block = b""
-        self._turned_away = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self._block = block_of(peer[0]) if isinstance(peer, tuple) else b""
         why = self._door.places.take(self._block)
         if why:
-            self._turned_away = True
-            if isinstance(transport, asyncio.Transport):
-                self._turn_away(transport, why)
+            # uvloop's are no subclass of asyncio.Transport, and have all that one has.
+            self._door.turn_away(cast("asyncio.Transport", transport), why)
             return
         super().connection_made(transport)
         self._door.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
 
-    def _turn_away(self, transport: asyncio.Transport, why: str) -> None:
-        if self._door.leaving >= _GOODBYES:
-            transport.abort()
-            return
-        # Its own bytes are on their way: it is heard out for a moment, else it would see a reset and no reason.
-        self._door.leaving += 1
-        self._door.metrics.answered("none", HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
-        transport.write(_busy(why))
-        transport.write_eof()
-        self._door.loop.call_later(_GOODBYE_S, transport.abort)
-        self._door.loop.call_later(_GOODBYE_S, self._left)
-
-    def _left(self) -> None:
-        self._door.leaving -= 1
-
-    def data_received(self, data: bytes) -> None:
-        if not self._turned_away:
-            super().data_received(data)
-
     def connection_lost(self, exc: BaseException | None) -> None:
-        if not self._turned_away:
-            self._door.places.give(self._block)
-            super().connection_lost(exc)
+        self._door.places.give(self._block)
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

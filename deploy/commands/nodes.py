@@ -119,6 +119,8 @@ def node_logs(
         return output.as_json(answer)
     written = answer["logs"].splitlines()
     _write(written, node_id, ask.as_json)
+    if not written:
+        output.note(f"nothing is in the log of {node_id}")
     while follow:
         time.sleep(FOLLOW_EVERY_S)
         try:

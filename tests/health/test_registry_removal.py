@@ -5,6 +5,8 @@ import json
 from contextlib import aclosing
 from typing import Any
 
+import pytest
+
 from health.model import Pool, User
 from health.registry import PREFIX, Registry
 
@@ -20,6 +22,23 @@ async def test_a_user_goes_if_nobody_changed_it(registry: Registry) -> None:
     assert await registry.removal.user(changed)
     assert await registry.removal.user(changed), "asked again after a time-out it says the same"
     assert await registry.users() == {}
+
+
+async def test_one_that_is_changed_between_look_and_removal_stays(
+    registry: Registry, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.put_user(ALICE)
+    changed = ALICE.model_copy(update={"password_hash": "y"})
+    get = registry.removal._redis.get
+
+    async def late(key: str) -> Any:
+        found = await get(key)
+        raw.set(key, changed.dump())
+        return found
+
+    monkeypatch.setattr(registry.removal._redis, "get", late)
+    assert not await registry.removal.user(ALICE)
+    assert await registry.users() == {"alice": changed}
 
 
 async def test_a_pool_goes_with_its_name_and_everybody_hears_of_it(registry: Registry) -> None:

@@ -52,6 +52,21 @@ def test_stop_drains_one_node_and_start_brings_another(lab: Lab) -> None:
     assert lab.api("GET", "/api/pools/jp")["desired"] == 2
 
 
+def test_a_pool_is_removed_once_its_nodes_are_gone_and_comes_back(lab: Lab) -> None:
+    before = lab.api("GET", "/api/pools/gb")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        lab.api("DELETE", "/api/pools/gb")
+    assert json.load(refused.value)["detail"].startswith("pool gb wants 1 nodes: set desired to 0 first")
+    vpnexit(lab, "pools", "scale", "gb", "0", "--wait", "--timeout", "50")
+    assert vpnexit(lab, "pools", "remove", "gb") == "the pool of gb is removed\n"
+    copy = Path(lab.status["state_dir"]) / "fleet.json"
+    wait_for(lambda: all(p["country"] != "gb" for p in json.loads(copy.read_text())["pools"]), 10, "gone from the copy")
+    assert "gb" not in [pool["country"] for pool in lab.api("GET", "/api/pools")]
+    kept = ("desired", "min", "max", "strategy", "provider", "protocol", "fallback")
+    lab.api("PUT", "/api/pools/gb", {name: before[name] for name in kept})
+    wait_for(lambda: len(lab.nodes("gb")) == 1, 60, "serving again")
+
+
 def test_two_nodes_never_share_a_server(lab: Lab) -> None:
     servers = [node["vpn_server"] for node in lab.api("GET", "/api/nodes") if node["status"] == "running"]
     assert len(set(servers)) == len(servers)

@@ -5,12 +5,17 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import structlog
+import uvloop
+from aiohttp import web
 
 from control.api import listener, reading
+from control.api.context import PARTS, Parts
+from control.api.metrics import Metrics
 from control.api.server import application
 from tests.control.api.conftest import ADMIN, PASSWORD, context
 
@@ -108,6 +113,24 @@ async def test_a_flood_from_one_address_leaves_room_for_another(fleet: Any) -> N
             await stack.enter_async_context(connected(port))
         assert b" 200 OK" in await ask(port, HEALTH.decode(), "127.0.0.2")
         assert (await refusal(port, HEALTH))[1]["reason"] == "too_many_connections"
+
+
+def test_it_is_the_same_on_the_loop_that_runs_in_earnest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 2)
+    app = web.Application()
+    app[PARTS] = cast("Parts", SimpleNamespace(metrics=Metrics()))
+
+    async def run() -> None:
+        async with listener.serving(app, "127.0.0.1", 0) as port:
+            async with connected(port):
+                for _ in range(3):
+                    assert (await refusal(port, HEALTH))[1]["reason"] == "too_many_connections"
+            async with asyncio.timeout(5):
+                while b"HTTP/1.1 404 " not in await ask(port, HEALTH.decode()):
+                    await asyncio.sleep(0.01)
+            assert (await refusal(port, b"GET / HTTP/1.1\r\nX: " + b"x" * 500_000))[1]["status"] == 431
+
+    uvloop.run(run())
 
 
 async def refusal(port: int, sent: bytes) -> tuple[bytes, dict[str, Any]]:

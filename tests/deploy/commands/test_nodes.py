@@ -133,6 +133,12 @@ def test_logs(standin: StandIn, cli: Any) -> None:
     assert json.loads(cli("nodes", "logs", "jp3f9a1c", "-n", "5", "--json").stdout) == logs
 
 
+def test_an_empty_log_is_said_to_be_empty(standin: StandIn, cli: Any) -> None:
+    standin.answers["GET /api/nodes/zza2cb0c/logs?lines=100"] = (200, {"node_id": "zza2cb0c", "lines": 0, "logs": ""})
+    done = cli("nodes", "logs", "zza2cb0c")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing is in the log of zza2cb0c\n")
+
+
 def test_logs_are_followed(standin: StandIn, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "FOLLOW_EVERY_S", 0.0)
 
