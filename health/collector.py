@@ -93,7 +93,7 @@ class Collector:
 
     @property
     def _role(self) -> str:
-        return f"collecting:{self._machine}"
+        return f"collector:{self._machine}:writes"
 
     async def _write(self) -> None:
         started = time.monotonic()

@@ -20,7 +20,7 @@ Keys, all under `vx:1:` (values are JSON with `schema: 1`):
                    the providers' accounts, see health.account_slots
     troubles       what is wrong now, by part or country, as the leader of control told last; expires after 15 s
     lease:<role>   who leads a role; lease:collector:<machine> says that a machine's collector lives and writes,
-                   lease:collecting:<machine> which of several it is
+                   lease:collector:<machine>:writes which of several it is
     epoch          random, written by control once nodes, pools and users are complete; a Redis without it is empty,
                    not a fleet without nodes
     events         channel: something changed, read again
