@@ -7,20 +7,20 @@ gives a negative sample at once; one that stays silent (a busy machine) only aft
 An agent that says what cannot be true gives a negative sample at once, too: who is wrong in one number is not to be
 believed about the kill switch. It is asked again over a new connection.
 
-A second collector on the machine stands by: it asks as well, and writes once the lease of the first has ended.
+A second collector on the machine stands by: it asks as well, and writes once the first is dead, or so silent that its
+lease has ended.
 """
 
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections.abc import Callable
 
 import structlog
 from pydantic import ValidationError
 
-from health import score
+from health import holder, score
 from health.agent_client import AgentClient, AgentError
 from health.config import CollectorSettings, RedisSettings
 from health.model import Node, NodeKind, NodeStatus, Sample
@@ -58,7 +58,7 @@ class Collector:
         self._settings = settings
         self._registry = registry
         self._machine = machine
-        self._holder = secrets.token_hex(8)
+        self._holder = holder.name()
         self._writes: bool | None = None
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
@@ -97,7 +97,7 @@ class Collector:
 
     async def _write(self) -> None:
         started = time.monotonic()
-        writes = await self._registry.acquire(self._role, self._holder, self._settings.lease)
+        writes = await self._acquire() or await self._succeed()
         if writes != self._writes:
             log.info("collecting" if writes else "standing by", machine=self._machine)
         self._writes = writes
@@ -105,6 +105,17 @@ class Collector:
         fresh = self._fresh()
         if writes and time.monotonic() - started < self._settings.lease:
             await self._registry.put_samples(self._machine, fresh)
+
+    async def _acquire(self) -> bool:
+        return await self._registry.acquire(self._role, self._holder, self._settings.lease)
+
+    async def _succeed(self) -> bool:
+        """Take the lease of one that is dead, as far as this machine can tell; a silent one's has to end by itself."""
+        other = await self._registry.leader(self._role)
+        if not holder.is_dead(other):
+            return False
+        await self._registry.release(self._role, other)
+        return await self._acquire()
 
     def _hurry(self) -> None:
         """An agent has gone: that need not wait for the next tick."""

@@ -469,7 +469,7 @@ async def test_a_standby_takes_over(
         await asyncio.sleep(0.1)
         killed_at, score = time.time(), (await registry.scores([JP]))[JP].value
         took = await wait_for(fresh, 5 * 2)
-        assert took < 5, f"{took:.2f} s"
+        assert took < 5
         assert raw.get(lease) not in (None, holder)
         assert await healthy()
         assert (await registry.scores([JP]))[JP].value == score
