@@ -30,6 +30,7 @@ from health.registry import Registry, RegistryError
 log = structlog.get_logger()
 # Agents that go away together (their machine's engine, say) are written together.
 _TOGETHER_S = 0.05
+_MUCH_SLOWER_MS = 100.0
 
 
 class _NonsenseError(Exception):
@@ -118,7 +119,7 @@ class Collector:
         return await self._acquire()
 
     def _hurry(self) -> None:
-        """An agent has gone: that need not wait for the next tick."""
+        """What a watch just learnt need not wait for the next tick."""
         if self._urgent is None or self._urgent.done():
             self._urgent = asyncio.create_task(self._write_soon(), name="write soon")
 
@@ -147,14 +148,19 @@ class Collector:
 
 
 class Watch:
-    """One node's agent, asked at a steady rate for as long as the watch lives. `gone()` is called when it goes away."""
+    """One node's agent, asked at a steady rate for as long as the watch lives, and at once when its tunnel changes.
 
-    def __init__(self, node_id: str, path: str, settings: CollectorSettings, gone: Callable[[], None]) -> None:
+    `urgent()` is called when it said, or its silence says, what should not wait.
+    """
+
+    def __init__(self, node_id: str, path: str, settings: CollectorSettings, urgent: Callable[[], None]) -> None:
         self.path = path
         self._node = node_id
         self._settings = settings
-        self._gone = gone
+        self._urgent = urgent
         self._refused = 0
+        self._before: Sample | None = None
+        self._extra: asyncio.Task[None] | None = None
         self._client: AgentClient | None = None
         self._newest: Sample | None = None
         self._silent = 0
@@ -175,10 +181,12 @@ class Watch:
     async def close(self) -> None:
         """Stop asking and hang up."""
         self._stop.set()
-        self._task.cancel()
-        result = (await asyncio.gather(self._task, return_exceptions=True))[0]
-        if isinstance(result, Exception):
-            log.error("a watch failed", node=self._node, exc_info=result)
+        tasks = [self._task] if self._extra is None else [self._task, self._extra]
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("a watch failed", node=self._node, exc_info=result)
         self._hang_up()
 
     async def _run(self) -> None:
@@ -194,7 +202,7 @@ class Watch:
             if answer.get("node", self._node) != self._node:
                 raise _NonsenseError("it speaks of another node")
             known = {"schema": 1, "node": self._node, "at": time.time(), "reachable": True, "refused": self._refused}
-            self._newest = Sample.model_validate({**answer, **known})
+            self._take(Sample.model_validate({**answer, **known}))
         except AgentError as error:
             self._failed(str(error))
         except ValidationError as error:
@@ -205,8 +213,14 @@ class Watch:
             self._silent = 0
             self._report(True, "")
 
+    def _take(self, sample: Sample) -> None:
+        before, self._before = self._before, sample
+        self._newest = sample
+        if before is not None and _worth_telling(before, sample):
+            self._urgent()
+
     async def _connect(self) -> AgentClient:
-        client = AgentClient(self.path, on_close=self._on_close)
+        client = AgentClient(self.path, on_close=self._on_close, on_state=self._on_state)
         hello = await client.connect(self._settings.timeout)
         if hello.node != self._node:
             client.close()
@@ -214,10 +228,14 @@ class Watch:
         self._client = client
         return client
 
+    def _on_state(self, _tunnel: str, _generation: int) -> None:
+        if self._extra is None or self._extra.done():
+            self._extra = asyncio.create_task(self._measure(), name=f"changed {self._node}")
+
     def _on_close(self) -> None:
         self._client = None
         self._failed("agent closed")
-        self._gone()
+        self._urgent()
 
     def _refuse(self, reason: str) -> None:
         self._refused += 1
@@ -248,6 +266,13 @@ class Watch:
         elif not reached and self._reached is not False:
             log.warning("agent does not answer", node=self._node, reason=reason)
         self._reached = reached
+
+
+def _worth_telling(before: Sample, after: Sample) -> bool:
+    """Another state, or twice as slow as a moment ago."""
+    changed = any(getattr(before, name) != getattr(after, name) for name in ("tunnel", "generation", "kill_switch"))
+    was, now = before.connect_ms, after.connect_ms
+    return changed or (was is not None and now is not None and now > max(2 * was, was + _MUCH_SLOWER_MS))
 
 
 def _alive(node: Node) -> bool:
