@@ -41,6 +41,11 @@ def split_listen(text: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
+def join_listen(host: str, port: int) -> str:
+    """What `split_listen` splits."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 HttpAddress = Annotated[str, AfterValidator(_http_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -62,6 +67,8 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    metrics_open: bool = False
+    """Whether /metrics takes no log-in: whoever reaches `listen` may then read how many nodes there are."""
     fleet: Name = "vpnexit"
     machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
 
@@ -109,7 +116,10 @@ class ControlSettings(BaseModel):
     lease: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
     gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
-    """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    """Where the metrics of all gateways are: pools with `target_connections` follow what they carry together, and a
+    node that drains ends once none of them has a connection through it."""
+    certificates: tuple[Path, ...] = ()
+    """Certificates (PEM files, for example the edge's) whose end `/metrics` shows."""
     load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf, sqrt
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from health.model import Strategy
 
 UNKNOWN_SCORE = 50.0
+SAME_SCORE = 0.9  # of the better one: what lies between is noise, and no reason to prefer a node
 MIN_LATENCY_MS = 1.0
 
 FAILURES_IN_A_ROW = 5
@@ -48,6 +49,20 @@ class Carrier(Protocol):
         """Connections this gateway has through it, dials included."""
 
 
+class Carried:
+    """The connections through one node."""
+
+    __slots__ = ("dials", "tunnels")
+
+    def __init__(self) -> None:
+        self.dials: set[Any] = set()
+        self.tunnels: set[Any] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.dials) + len(self.tunnels)
+
+
 @dataclass(slots=True, eq=False)
 class Candidate:
     """A node as one gateway sees it: what was measured of it, and how its own dials through it went.
@@ -65,13 +80,20 @@ class Candidate:
     warm_at: float = -inf
     dials: int = 0
     failed_dials: int = 0
+    dial_s: float = 0.0
+    quickest_s: float = inf
+    _judged_dials: int = 0
+    _judged_failed: int = 0
     _in_a_row: int = 0
     _ejections: int = 0
 
-    def worked(self) -> None:
-        """A dial reached its target, or the target refused it: the node did its part."""
+    def worked(self, seconds: float) -> None:
+        """A dial reached its target in `seconds`, or the target refused it: the node did its part."""
         self.dials += 1
         self._in_a_row = 0
+        self.dial_s += seconds
+        if seconds < self.quickest_s:
+            self.quickest_s = seconds
 
     def failed(self, now: float) -> bool:
         """A dial failed by the node's own fault; True if that ejects it."""
@@ -84,6 +106,12 @@ class Candidate:
             return False
         self.eject(now)
         return True
+
+    def lately(self) -> tuple[int, int]:
+        """Dials, and those of them that failed, since this was asked last."""
+        dials, failed = self.dials - self._judged_dials, self.failed_dials - self._judged_failed
+        self._judged_dials, self._judged_failed = self.dials, self.failed_dials
+        return dials, failed
 
     def eject(self, now: float) -> None:
         """Out for 30 s, doubling with every further ejection up to 300 s; slow start after it."""
@@ -170,16 +198,15 @@ def judge(pool: Sequence[C], now: float) -> list[C]:
     To be called at the end of each window of 30 s. Silent below five nodes with 100 dials each; a node that fails no
     more than one dial in ten is never an outlier.
     """
-    measured = [candidate for candidate in pool if candidate.dials >= STATISTICS_DIALS]
-    shares = [candidate.failed_dials / candidate.dials for candidate in measured]
-    for candidate in pool:
-        candidate.dials = candidate.failed_dials = 0
+    counted = [(candidate, *candidate.lately()) for candidate in pool]
+    measured = [(candidate, failed / dials) for candidate, dials, failed in counted if dials >= STATISTICS_DIALS]
     if len(measured) < STATISTICS_NODES:
         return []
+    shares = [share for _, share in measured]
     mean = sum(shares) / len(shares)
     deviation = sqrt(sum((share - mean) ** 2 for share in shares) / len(shares))
     limit = max(mean + OUTLIER_DEVIATIONS * deviation, OUTLIER_SHARE)
-    outliers = [c for c, share in zip(measured, shares, strict=True) if share > limit and now >= c.out_until]
+    outliers = [candidate for candidate, share in measured if share > limit and now >= candidate.out_until]
     for candidate in outliers:
         candidate.eject(now)
     return outliers
@@ -229,8 +256,11 @@ def _two_choices(candidates: list[C], rng: Rng, _turn: int) -> C:
     first = int(rng.random() * count)
     second = int(rng.random() * (count - 1))
     one, other = candidates[first], candidates[second + (second >= first)]
+    mine, others = one.score + 1, other.score + 1
+    if mine * SAME_SCORE <= others and others * SAME_SCORE <= mine:
+        mine = others
     # Connections per point of score, the new one counted: half the score carries half the connections.
-    if (one.carrier.in_flight + 1) * (other.score + 1) <= (other.carrier.in_flight + 1) * (one.score + 1):
+    if (one.carrier.in_flight + 1) * others <= (other.carrier.in_flight + 1) * mine:
         return one
     return other
 

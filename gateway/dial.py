@@ -23,6 +23,7 @@ from gateway.links import Link
 from gateway.metrics import Metrics
 from gateway.poller import BROKEN, Poller
 from gateway.pools import Fleet
+from gateway.roster import Choice
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from health.model import Node
@@ -87,6 +88,7 @@ class Dial:
         "_last",
         "_moved",
         "_retrying",
+        "_since",
         "_sock",
         "_task",
         "allowed",
@@ -117,7 +119,7 @@ class Dial:
         self.target = target
         self.allowed = allowed
         self._done: Callable[[Dial], None] | None = done
-        self.started = time.monotonic()
+        self.started = self._since = time.monotonic()
         self.tried: tuple[str, ...] = ()
         self._last = ""
         self._doubted: tuple[str, ...] = ()
@@ -194,12 +196,14 @@ class Dial:
     def choose(self) -> None:
         """A node that was not tried yet, and there the addresses."""
         try:
-            self.node, self.link, moved = self.dialler.fleet.choose(self.want, self.user, self.allowed, self.tried)
+            self.node, self.link, moved = self._choice()
         except WireError as error:
             self.end(self._none_left(error))
             return
         self._moved = self._moved or moved
         self._at, self._failure = 0, None
+        if self.tried:
+            self.count_from_now()
         link, target = self.link, self.target
         if link.by_name:
             self._wait(tasks.open_by_name(self))
@@ -215,6 +219,18 @@ class Dial:
             self._wait(tasks.resolve(self))
         else:
             self.check(addresses)
+
+    def count_from_now(self) -> None:
+        """What was waited for until now is not to be taken for the node's slowness."""
+        self._since = time.monotonic()
+
+    def _choice(self) -> Choice:
+        fleet, want = self.dialler.fleet, self.want
+        if want.session is None:  # nearly always; the roster is compiled, the fleet is not
+            seat = fleet.roster.choose(want, self.allowed, self.tried, time.monotonic())
+            if seat is not None:
+                return seat.choice
+        return fleet.choose(want, self.user, self.allowed, self.tried)
 
     def check(self, addresses: Sequence[str]) -> None:
         """Dial the addresses of the name, if all of them may be dialled."""
@@ -295,10 +311,10 @@ class Dial:
             Reason.NODE_DIAL if up else Reason.NO_NODE, f"{error.detail}; the last one tried: {self._last}"
         )
 
-    def _reached(self, node: Node) -> None:
+    def _reached(self, node: Node, now: float) -> None:
         """The target answered, with whatever."""
         fleet = self.dialler.fleet
-        fleet.worked(node.id)
+        fleet.roster.worked(node.id, now - self._since)
         for other in self._doubted:  # it was not the target, then
             fleet.failed(other)
 
@@ -307,13 +323,14 @@ class Dial:
         dialler, node, link, done = self.dialler, self.node, self.link, self._done
         assert node is not None  # noqa: S101 - set by choose()
         assert link is not None  # noqa: S101 - set by choose()
-        seconds = time.monotonic() - self.started
+        now = time.monotonic()
+        seconds = now - self.started
         dialled = self.dialled = Dialled(dialler.poller, node, link, sock, seconds, events, self._moved)
         link.tunnels.add(dialled)
         dialler.deadlines.discard(self)
         if self._doubted or self._retrying:
             self._give_back()
-        self._reached(node)
+        self._reached(node, now)
         dialler.metrics.dialled(node.country, node.id, seconds)
         self._done = None
         if done is not None:
@@ -332,7 +349,7 @@ class Dial:
             return
         if self.node is not None:
             if error.reason is Reason.REFUSED:
-                self._reached(self.node)
+                self._reached(self.node, time.monotonic())
             self.dialler.metrics.dial_failed(self.node.country, self.node.id, error.reason)
         done(self)
 

@@ -38,6 +38,7 @@ async def dial(dialler: "Dialler", want: Want, user: str, target: Target, allowe
 async def recall(dial: "Dial") -> None:
     """Ask where the session is, within its budget of time."""
     await dial.dialler.fleet.recall_session(dial.want, dial.user, dial.allowed)
+    dial.count_from_now()
     dial.choose()
 
 
@@ -54,6 +55,7 @@ async def resolve(dial: "Dial") -> None:
         else:
             dial.node_failed("the tunnel went down")
     else:
+        dial.count_from_now()
         dial.check(addresses)
 
 

@@ -51,6 +51,7 @@ class Metrics:
         self._dial_failures: Rows = {}
         self._dial_seconds: dict[str, list[float]] = {}
         self._first_byte_seconds: dict[str, list[float]] = {}
+        self._answers: dict[str, list[float]] = {}
         self._refusals: Rows = {}
         self._pauses: Rows = {}
         self._datagrams_dropped: Rows = {}
@@ -92,8 +93,14 @@ class Metrics:
         """One dial by `node` failed, by whosever fault."""
         _add(self._dial_failures, (country, node, reason))
 
-    def first_byte(self, country: str, seconds: float) -> None:
+    def first_byte(self, country: str, node: str, seconds: float) -> None:
         """From the connected target to the first byte it sent, in `seconds`."""
+        try:
+            answers = self._answers[node]
+        except KeyError:
+            answers = self._answers[node] = [0, 0]
+        answers[0] += 1
+        answers[1] += seconds
         try:
             row = self._first_byte_seconds[country]
         except KeyError:
@@ -112,6 +119,14 @@ class Metrics:
     def datagram_dropped(self, direction: str, reason: str) -> None:
         """A SOCKS5 datagram was not passed on; `direction` is "up" or "down"."""
         _add(self._datagrams_dropped, (direction, reason))
+
+    def answers(self) -> dict[str, list[float]]:
+        """By node: connections on which the target sent something, and how long that took in all, in seconds."""
+        return self._answers
+
+    def dial_failures(self) -> Rows:
+        """Dials that failed, by country, node and reason."""
+        return self._dial_failures
 
     def counters(self) -> Counters:
         """Everything that only ever rises."""
@@ -141,6 +156,7 @@ class Metrics:
                     del rows[key]
             for node in gone:
                 del self._seen[node]
+                self._answers.pop(node, None)
         return [node for node, seen in self._seen.items() if now - seen <= NODE_KEPT_S]
 
 

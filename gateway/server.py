@@ -19,6 +19,7 @@ from gateway import compiled, metrics, start
 from gateway.auth import Authenticator
 from gateway.child import LINE_LIMIT, UNREAD_BYTES
 from gateway.connection_log import ConnectionLog
+from gateway.following import follow
 from gateway.guesses import Word, read_word, write_word
 from gateway.identity import Identifier
 from gateway.limits import Limiter
@@ -28,6 +29,7 @@ from gateway.metrics import Metrics
 from gateway.ourselves import Ourselves
 from gateway.poller import Poller
 from gateway.pools import Fleet
+from gateway.reporter import Reporter
 from gateway.resources import Budget, raise_descriptor_limit
 from gateway.stock import Budget as StockBudget
 from gateway.sweep import Sweep
@@ -215,9 +217,12 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         pipes=budget.pipes,
     )
     sweep = Sweep(worker)
+    # All workers of a gateway are children of one supervisor.
+    reporter = Reporter(registry, fleet, worker.metrics, f"{told.machine}:{os.getppid()}")
     running = [
-        asyncio.create_task(fleet.follow(registry), name="snapshot"),
+        asyncio.create_task(follow(fleet, registry), name="snapshot"),
         asyncio.create_task(limiter.run(), name="limits"),
+        asyncio.create_task(reporter.run(), name="reports"),
     ]
     for task in running:
         task.add_done_callback(_say_why)
@@ -230,6 +235,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         sweep.close()
         await fleet.close()
         await limiter.close()
+        await reporter.close()
         await registry.close()
         auth.close()
         poller.close()

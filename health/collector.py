@@ -16,16 +16,21 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
 
-from health import holder, score
+from health import collector_numbers, holder, score
 from health.agent_client import AgentClient, AgentError
-from health.config import CollectorSettings, RedisSettings
+from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings, SpeedTestSettings
+from health.exposing import exposing
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
+
+if TYPE_CHECKING:
+    from health.speed_runner import SpeedRunner
 
 log = structlog.get_logger()
 # Agents that go away together (their machine's engine, say) are written together.
@@ -37,25 +42,42 @@ class _NonsenseError(Exception):
     """An agent said what cannot be true."""
 
 
-async def run(settings: CollectorSettings, redis: RedisSettings, machine: str) -> None:
+async def run(
+    settings: CollectorSettings,
+    redis: RedisSettings,
+    machine: str,
+    metrics: MetricsSettings = OPEN,
+    speed: SpeedTestSettings | None = None,
+) -> None:
     """Collect for `machine` until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
-    collector = Collector(settings, registry, machine)
+    collector = Collector(settings, registry, machine, _speed_tests(speed, registry, machine))
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
-            async for _ in ticks(settings.interval, stop):
-                await collector.tick()
+            async with exposing(settings.metrics_listen, metrics):
+                async for _ in ticks(settings.interval, stop):
+                    await collector.tick()
         finally:
             await collector.close()
             await registry.close()
     log.info("collector ended", machine=machine)
 
 
+def _speed_tests(speed: SpeedTestSettings | None, registry: Registry, machine: str) -> "SpeedRunner | None":
+    if speed is None or speed.urls is None:
+        return None
+    from health.speed_runner import SpeedRunner  # brings an HTTP client, which costs memory
+
+    return SpeedRunner(speed, registry, machine)
+
+
 class Collector:
     """The watches of one machine's nodes."""
 
-    def __init__(self, settings: CollectorSettings, registry: Registry, machine: str) -> None:
+    def __init__(
+        self, settings: CollectorSettings, registry: Registry, machine: str, speed: "SpeedRunner | None" = None
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._machine = machine
@@ -64,6 +86,7 @@ class Collector:
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
         self._urgent: asyncio.Task[None] | None = None
+        self._speed = speed
         self._redis_lost = False
 
     async def tick(self) -> None:
@@ -71,9 +94,13 @@ class Collector:
         try:
             # A Redis that came back empty knows no nodes: no reason to let go of the agents.
             complete = bool(await self._registry.epoch())
-            await self._follow(await self._registry.nodes(), complete=complete)
+            nodes = await self._registry.nodes()
+            await self._follow(nodes, complete=complete)
             await self._write()
+            if self._speed is not None and complete and self._writes:
+                await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
+            collector_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:
                 log.warning("Redis is gone; agents are watched on", reason=str(error))
             self._redis_lost = True
@@ -83,7 +110,9 @@ class Collector:
         self._redis_lost = False
 
     async def close(self) -> None:
-        """End every watch, and let a collector that stands by take over at once."""
+        """End every watch and a speed test that runs, and let a collector that stands by take over at once."""
+        if self._speed is not None:
+            await self._speed.close()
         watches, self._watches = list(self._watches.values()), {}
         await asyncio.gather(*(watch.close() for watch in watches))
         if self._urgent is not None:
@@ -94,7 +123,7 @@ class Collector:
 
     @property
     def _role(self) -> str:
-        return f"collector:{self._machine}:writes"
+        return f"collecting:{self._machine}"
 
     async def _write(self) -> None:
         started = time.monotonic()
@@ -105,7 +134,9 @@ class Collector:
         # What is measured while another one writes is not kept for later. After a long stall another one may write.
         fresh = self._fresh()
         if writes and time.monotonic() - started < self._settings.lease:
+            collector_numbers.NUMBERS.take(fresh)
             await self._registry.put_samples(self._machine, fresh)
+            collector_numbers.WRITTEN.set_to_current_time()
 
     async def _acquire(self) -> bool:
         return await self._registry.acquire(self._role, self._holder, self._settings.lease)

@@ -18,6 +18,7 @@ Country = Annotated[str, AfterValidator(countries.normalise)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z]{2}[0-9a-f]{6}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")]
 TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+UnixTime = Annotated[float, Field(ge=0, le=253_402_300_799)]  # up to the year 9999, the last that can be shown
 NODE_ID = re.compile(r"[a-z]{2}[0-9a-f]{6}")
 
 
@@ -158,7 +159,7 @@ class Sample(Record):
     """
 
     node: NodeId
-    at: float
+    at: UnixTime
     reachable: bool
     tunnel: Tunnel = Tunnel.DOWN
     generation: Counter = 0
@@ -181,13 +182,20 @@ class Sample(Record):
 
 
 class Score(Record):
-    """The number the choice is made by (0 worst, 100 best), and every term of it."""
+    """The number the choice is made by (0 worst, 100 best), and every term of it.
+
+    `inputs` is what a term was made of, where that was measured; `seen` what the gateways told of the node lately (see
+    health.evidence). `ejected` says why the choice is to leave the node out though it is healthy, empty where not.
+    """
 
     node: NodeId
     at: float
     value: Annotated[float, Field(ge=0, le=100)]
     healthy: bool
     terms: dict[str, float] = {}
+    inputs: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    ejected: str = ""
     latency_ms: Annotated[float, Field(ge=0)] | None = None
 
 
@@ -244,13 +252,17 @@ class Scope(StrEnum):
 
 
 class Token(Record):
-    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); `created_at` is Unix seconds."""
+    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); times are Unix seconds.
+
+    `expires_at` None: it is good until it is removed.
+    """
 
     id: TokenId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
     scope: Scope
     sha256: Annotated[str, Field(repr=False, pattern=r"^[0-9a-f]{64}$")]
     created_at: float
+    expires_at: float | None = None
 
 
 def new_node_id(country: str) -> str:

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from control import tokens
 from control.api.bodies import STATUSES, Country
 from health import countries, upstream
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Sample, Scope, Score, Strategy, Token, Tunnel, User
+from health.score import MEANING
 
 STATUS: dict[NodeStatus, STATUSES] = {
     NodeStatus.REQUESTED: "starting",
@@ -93,15 +95,28 @@ class LogsView(View):
     logs: str
 
 
+class TermView(View):
+    """A factor of a score, 0 to 1, and what it was made of: `input` is null where that was not measured."""
+
+    value: float
+    input: float | None
+    meaning: str
+
+
 class ScoreView(View):
-    """A node's score and every term of it: `score` is 100 times the product of `up`, `latency`, `delivery` and
-    `handshake`; `health` is the rise and fall count. All null or empty while nothing was measured."""
+    """A node's score and every term of it: `score` is 100 times the product of all `terms` but `health`, the rise and
+    fall count. `explained` says what each was made of, `seen` what the gateways told of the node lately, `ejected` why
+    it is left out of the choice although it is healthy: it is so much slower, or fails so much more, than its
+    neighbours. All null or empty while nothing was measured."""
 
     node_id: str
     country: Country
     score: float | None
     health_status: Health
+    ejected: str
     terms: dict[str, float]
+    explained: dict[str, TermView]
+    seen: dict[str, float]
     latency_ms: float | None
     scored_at: Time | None
     metrics: MetricsView | None
@@ -148,12 +163,14 @@ class DeletedView(View):
 
 
 class TokenView(View):
-    """One API token, without its secret."""
+    """One API token, without its secret. `expires_at` null: it is good until it is removed."""
 
     id: str
     name: str
     scope: Scope
     created_at: Time
+    expires_at: Time | None
+    expired: bool
 
 
 class NewTokenView(TokenView):
@@ -198,7 +215,10 @@ def score_view(node: Node, sample: Sample | None, score: Score | None) -> ScoreV
         country=node.country,
         score=score.value if score else None,
         health_status=health_of(node, score),
+        ejected=score.ejected if score else "",
         terms=score.terms if score else {},
+        explained=_explained(score) if score else {},
+        seen=score.seen if score else {},
         latency_ms=score.latency_ms if score else None,
         scored_at=shown_time(score.at) if score else None,
         metrics=_metrics(sample) if sample else None,
@@ -241,9 +261,16 @@ def user_view(user: User, month_bytes: int | None) -> UserView:
     )
 
 
-def token_view(token: Token) -> TokenView:
-    """One token."""
-    return TokenView(id=token.id, name=token.name, scope=token.scope, created_at=_time(token.created_at))
+def token_view(token: Token, now: float) -> TokenView:
+    """One token, at `now` (Unix seconds)."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        scope=token.scope,
+        created_at=_time(token.created_at),
+        expires_at=shown_time(token.expires_at),
+        expired=tokens.expired(token, now),
+    )
 
 
 def health_of(node: Node, score: Score | None) -> Health:
@@ -262,6 +289,13 @@ def shown_time(seconds: float | None) -> str | None:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _explained(score: Score) -> dict[str, TermView]:
+    return {
+        name: TermView(value=value, input=score.inputs.get(name), meaning=MEANING.get(name, ""))
+        for name, value in score.terms.items()
+    }
 
 
 def _metrics(sample: Sample) -> MetricsView:

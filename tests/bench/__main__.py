@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import api, bulk, connect, endurance, fetch, hold, latency, profile
+from tests.bench import api, bulk, connect, endurance, fetch, hold, latency, profile, scorer
 from tests.bench.children import PROXY_UID, BenchError
 from tests.bench.lanes import Bench, Lane
 from tests.bench.product import OURS, ROOT, Product
@@ -25,7 +25,7 @@ _PEERS = {
     "latency": latency.PEERS,
     "calls": profile.PEERS,
 }
-FIGURES = (*_PEERS, "hold", "endurance", "api")
+FIGURES = (*_PEERS, "hold", "endurance", "api", "scorer")
 _FUNCTIONS = "functions"
 
 
@@ -84,6 +84,9 @@ def _measure(made: Bench, options: argparse.Namespace) -> Iterator[Section]:
     if "api" in wanted:
         made.say("api")
         yield api.run(made, tree, seconds=options.latency_seconds, times=options.rounds)
+    if "scorer" in wanted:
+        made.say("scorer")
+        yield scorer.run(made, tree, seconds=options.latency_seconds, times=options.rounds)
 
 
 def _side_by_side(made: Bench, options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[Section]:
@@ -134,7 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="how often each lane has its turn (default: %(default)s)")
     add("--gigabytes", type=float, default=1, help="bulk: 10^9 bytes a lane and round (default: %(default)s)")
     add("--rate", type=float, default=400, help="latency: connections a second (default: %(default)s)")
-    add("--latency-seconds", type=float, default=5, help="latency, api: of each turn (default: %(default)s)")
+    add(
+        "--latency-seconds",
+        type=float,
+        default=5,
+        help="latency, api, scorer: of each turn (default: %(default)s)",
+    )
     add("--tunnels", type=int, default=50_000, help="hold: tunnels at once (default: %(default)s)")
     add("--connections", type=int, default=1_000_000, help="endurance: connections in all (default: %(default)s)")
     add("--write", type=Path, help="where the page goes (default: RESULTS.md after a whole run)")

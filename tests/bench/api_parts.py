@@ -49,19 +49,20 @@ async def fleet(url: str) -> None:
     """Fill a registry, then keep it as lively as a fleet that serves."""
     registry = Registry.open(RedisSettings(url=url, timeout=5))
     rng = random.Random(4)
-    nodes = [_node(number) for number in range(NODES)]
+    nodes = [made_node(number) for number in range(NODES)]
     for node in nodes:
         await registry.put_node(node)
     for country in COUNTRIES:
         await registry.put_pool(Pool(country=country, desired=NODES // len(COUNTRIES)))
     await registry.begin_epoch()
     while True:
-        await registry.put_samples(MACHINE, [_sample(node, rng) for node in nodes])
+        await registry.put_samples(MACHINE, [made_sample(node, rng) for node in nodes])
         await registry.put_scores([_score(node, rng) for node in nodes])
         await asyncio.sleep(1)
 
 
-def _node(number: int) -> Node:
+def made_node(number: int) -> Node:
+    """One of the fleet's nodes, with everything on record that a real one has."""
     country = COUNTRIES[number % len(COUNTRIES)]
     return Node(
         id=f"{country}{number:06x}",
@@ -82,7 +83,8 @@ def _node(number: int) -> Node:
     )
 
 
-def _sample(node: Node, rng: random.Random) -> Sample:
+def made_sample(node: Node, rng: random.Random) -> Sample:
+    """What is measured of it now."""
     return Sample(
         node=node.id,
         at=time.time(),

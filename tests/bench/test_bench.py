@@ -127,6 +127,7 @@ def test_every_figure_is_taken_beside_a_peer(able: None, tmp_path: Path) -> None
         "Tunnels at once",
         "Endurance",
         "API",
+        "Scorer",
     )
     assert [title for title in titles if f"## {title}\n" not in text] == []
     for lane in ("gateway + agent, HTTP CONNECT", "gateway + agent, SOCKS5", "haproxy, TCP"):

@@ -170,6 +170,12 @@ def test_half_the_score_carries_half_the_connections() -> None:
     assert (good.in_flight, half.in_flight) == (200, 100)
 
 
+@pytest.mark.parametrize(("better", "worse", "alike"), [(96.0, 90.0, True), (96.0, 80.0, False)])
+def test_scores_that_differ_by_noise_are_the_same(better: float, worse: float, alike: bool) -> None:
+    made = group([candidate("jp000001", score=better), candidate("jp000002", score=worse)])
+    assert shares(made)["jp000001"] == (pytest.approx(0.5, abs=0.02) if alike else 1)
+
+
 # sessions
 
 
@@ -212,7 +218,7 @@ def test_another_process_picks_the_same_node() -> None:
 def test_five_failures_in_a_row_eject() -> None:
     one = candidate("jp000001")
     assert not fail(one, 4)
-    one.worked()
+    one.worked(0.01)
     assert not fail(one, 4)
     assert one.out_until < NOW
     assert one.failed(NOW)
@@ -314,8 +320,7 @@ def test_an_outlier_among_five_busy_nodes_is_ejected() -> None:
     pool = busy(1, 0, 40, 2, 0)
     assert balance.judge(pool, NOW) == [pool[2]]
     assert pool[2].out_until == NOW + 30
-    assert not any(one.dials or one.failed_dials for one in pool), "the next window counts afresh"
-    assert balance.judge(pool, NOW + 31) == []
+    assert balance.judge(pool, NOW + 31) == [], "the next window counts afresh"
 
 
 @pytest.mark.parametrize(
@@ -334,9 +339,14 @@ def test_no_outlier(pool: list[Candidate]) -> None:
 
 def test_dials_are_counted_for_the_statistics() -> None:
     one = candidate("jp000001")
-    one.worked()
+    one.worked(0.25)
+    one.worked(0.125)
     one.failed(NOW)
-    assert (one.dials, one.failed_dials) == (2, 1)
+    assert (one.dials, one.failed_dials, one.dial_s, one.quickest_s) == (3, 1, 0.375, 0.125)
+    assert one.lately() == (3, 1)
+    one.worked(0.5)
+    assert one.lately() == (1, 0)
+    assert (one.dials, one.failed_dials) == (4, 1)
 
 
 # retries
@@ -365,7 +375,7 @@ def pools(draw: st.DrawFn) -> list[Candidate]:
     for n, (score, healthy, load, latency, history) in enumerate(draw(NODES)):
         one = candidate(f"jp{n:06x}", load, score=score, healthy=healthy, latency_ms=latency)
         for event in history:
-            one.worked() if event == "worked" else getattr(one, event)(NOW)
+            one.worked(0.01) if event == "worked" else getattr(one, event)(NOW)
         made.append(one)
     return made
 
@@ -397,7 +407,7 @@ def test_an_ejection_takes_30_to_300_seconds(events: list[tuple[str, float]]) ->
     for event, passed in events:
         now += passed
         if event == "worked":
-            one.worked()
+            one.worked(0.01)
         elif one.failed(now):
             assert 30 - 1e-6 <= one.out_until - now <= 300 + 1e-6  # what floats lose
             assert one.warm_at == one.out_until + 30

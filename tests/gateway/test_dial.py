@@ -94,8 +94,10 @@ class OwnFleet(StubFleet):
 
     def __init__(self, *records: Node | Pool) -> None:
         self.told: list[tuple[str, str]] = []
+        self.seconds: list[float] = []
         self.budget = 1000
         super().__init__(*records)
+        self.roster.worked = self._worked  # type: ignore[method-assign]
 
     def open_link(self, node: Node) -> Link | None:
         return UpstreamLink(node.id, node.upstream, None) if node.upstream else OwnLink(node.id)
@@ -108,8 +110,9 @@ class OwnFleet(StubFleet):
     def failed(self, node_id: str) -> None:
         self.told.append(("failed", node_id))
 
-    def worked(self, node_id: str) -> None:
+    def _worked(self, node_id: str, seconds: float) -> None:
         self.told.append(("worked", node_id))
+        self.seconds.append(seconds)
 
     def may_retry(self, active: int) -> bool:
         self.budget -= 1
@@ -152,6 +155,16 @@ async def test_what_the_node_could_not_do_another_one_of_the_pool_does(dialler: 
     assert fleet.own("us000001").asked == 0
     assert fleet.own("jp000001").asked > 0
     assert {("failed", "jp000001"), ("worked", "jp000002")} == set(fleet.told)
+
+
+async def test_the_time_another_node_lost_is_not_a_nodes_own(dialler: Make) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.own("jp000001").trouble, fleet.own("jp000001").hang = LinkError("the agent gave no socket"), 0.3
+    async with serving(banner_and_echo) as port:
+        while not fleet.own("jp000001").asked:
+            (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", at(port))).release()
+    assert dialled.seconds > 0.3
+    assert fleet.seconds[-1] < 0.2
 
 
 async def test_never_another_country_when_all_of_the_pool_failed(dialler: Make) -> None:

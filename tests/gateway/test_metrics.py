@@ -14,7 +14,7 @@ def busy() -> Metrics:
     counted = Metrics()
     counted.opened()
     counted.dialled("jp", "jp000001", 0.003)
-    counted.first_byte("jp", 0.2)
+    counted.first_byte("jp", "jp000001", 0.2)
     counted.dial_failed("jp", "jp000002", Reason.NODE_DIAL)
     counted.ended("jp", "jp000001", Reason.OK, 100, 2000)
     counted.refused(Reason.AUTH_FAILED)
@@ -43,7 +43,7 @@ def test_every_call_counts_in_its_place() -> None:
 def test_a_time_falls_into_the_bucket_whose_bound_it_does_not_exceed(seconds: float, bucket: int) -> None:
     counted = Metrics()
     counted.dialled("jp", "jp000001", seconds)
-    counted.first_byte("jp", seconds)
+    counted.first_byte("jp", "jp000001", seconds)
     for name in (metrics.DIAL_SECONDS, metrics.FIRST_BYTE_SECONDS):
         *counts, total = counted.counters()[name][("jp",)]
         assert [i for i, count in enumerate(counts) if count] == [bucket]

@@ -461,7 +461,7 @@ async def test_a_standby_takes_over(
     await registry.begin_epoch()
     agent = make_agent()
     await registry.put_node(make_node(agent=agent.path))
-    lease = "vx:1:lease:collector:m1:writes"
+    lease = "vx:1:lease:collecting:m1"
     with contextlib.ExitStack() as stack:
 
         def start(program: str) -> subprocess.Popen[bytes]:

@@ -1,28 +1,34 @@
 """The scorer: whom it judges, what it keeps, who leads."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import health.scorer
 from health.config import ScorerSettings
 from health.model import Node, Sample, Score, Tunnel
 from health.registry import PREFIX, Registry
-from health.score import FULL
+from health.report import Counts, Report
+from health.score import FULL, MEANING
 from health.scorer import Scorer
+from health.scorer_metrics import IGNORED
 
 MakeNode = Callable[..., Node]
 SETTINGS = ScorerSettings(interval=0.1, lease=30)
+WALL = float(int(time.time()))
 
 
 def sample(node: str = "jp3f9a1c", *, at: float, **fields: Any) -> Sample:
     given = {"reachable": True, "tunnel": Tunnel.UP, "kill_switch": True, "probe_ms": 50.0}
-    return Sample(node=node, at=at, **(given | fields))
+    return Sample(node=node, at=WALL + at, **(given | fields))
 
 
 @pytest.fixture
@@ -42,8 +48,8 @@ async def test_a_good_sample_becomes_a_score(registry: Registry, scorer: Scorer,
     await scorer.tick()
     score = await score_of(registry)
     assert score is not None
-    assert (score.value, score.healthy, score.at, score.latency_ms) == (83.33, True, 7.0, 50.0)
-    assert score.terms.keys() == {"up", "latency", "delivery", "handshake", "health"}
+    assert (score.value, score.healthy, score.at, score.latency_ms) == (96.15, True, WALL + 7.0, 50.0)
+    assert score.terms.keys() == MEANING.keys()
 
 
 async def test_the_same_sample_counts_once(registry: Registry, scorer: Scorer, make_node: MakeNode) -> None:
@@ -85,7 +91,7 @@ async def test_a_clock_that_is_set_moves_nothing(
         score = await score_of(registry)
         assert score is not None
         seen.append((score.at, score.value, score.healthy))
-    assert seen == [(at, 83.33, True) for at in (5000.0, 5001.0 + jump, 5002.0 + jump)]
+    assert seen == [(WALL + at, 96.15, True) for at in (5000.0, 5001.0 + jump, 5002.0 + jump)]
 
 
 async def test_collector_gone_is_not_nodes_gone(
@@ -121,7 +127,7 @@ async def test_no_sample_while_the_collector_lives_is_unreachable_after_three_lo
         score = await score_of(registry)
         assert score is not None
         seen.append((score.healthy, score.value))
-    assert seen == [(True, 83.33), (True, 83.33), (False, 0), (False, 0)]
+    assert seen == [(True, 96.15), (True, 96.15), (False, 0), (False, 0)]
 
 
 async def test_looks_without_a_collector_do_not_count(
@@ -161,16 +167,86 @@ async def test_a_restart_does_not_flap(registry: Registry, scorer: Scorer, make_
     await other.close()
 
 
-async def test_direct_needs_no_collector_and_upstream_has_no_score(
-    registry: Registry, scorer: Scorer, make_node: MakeNode
-) -> None:
+async def test_direct_and_upstream_need_no_collector(registry: Registry, scorer: Scorer, make_node: MakeNode) -> None:
     await registry.put_node(make_node("zz000001", kind="direct"))
     await registry.put_node(make_node("us000001", kind="upstream"))
     await registry.put_node(make_node("gb000001", status="stopped"))
     for _ in range(4):
         await scorer.tick()
     scores = await registry.scores(["zz000001", "us000001", "gb000001"])
-    assert {node: (s.value, s.healthy) for node, s in scores.items()} == {"zz000001": (100, True)}
+    assert {node: (s.value, s.healthy) for node, s in scores.items()} == {
+        "zz000001": (100, True),
+        "us000001": (50, True),
+    }
+
+
+async def test_an_upstream_is_scored_by_what_gateways_say(
+    registry: Registry, scorer: Scorer, make_node: MakeNode
+) -> None:
+    await registry.put_node(make_node("us000001", kind="upstream"))
+    await registry.put_node(make_node("us000002", kind="upstream"))
+    for told in range(1, 8):
+        counts = {
+            "us000001": Counts(reached=30 * told, dial_ms=3000.0 * told, quickest_ms=100.0),
+            "us000002": Counts(reached=told, node_failures=30 * told, dial_ms=100.0 * told, quickest_ms=100.0),
+        }
+        await registry.reports.put(Report(worker="0" * 16, gateway="m1:7", nodes=counts))
+        await scorer.tick()
+    scores = await registry.scores(["us000001", "us000002"])
+    assert (scores["us000001"].value, scores["us000001"].healthy) == (86.21, True)
+    assert scores["us000001"].seen["dial_ms"] == 100
+    assert (round(scores["us000002"].value), scores["us000002"].healthy) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"probe_ms": "NaN"},
+        {"loss": -0.5},
+        {"at": 1e300},
+        {"at": WALL + 10 * 86_400},
+        {"at": WALL - 10 * 86_400},
+        {"node": "jp3f9a1d", "loss": 1.0},
+        {"node": "us000009", "loss": 1.0},
+    ],
+)
+async def test_a_sample_that_lies_is_counted_and_moves_nothing(
+    registry: Registry, scorer: Scorer, make_node: MakeNode, raw: Any, lie: dict[str, Any]
+) -> None:
+    await registry.put_node(make_node())
+    await registry.put_node(make_node("jp3f9a1d"))
+    await registry.put_samples("m1", [sample(at=1.0), sample("jp3f9a1d", at=1.0)])
+    await scorer.tick()
+    before = await registry.scores(["jp3f9a1c", "jp3f9a1d"])
+    text = json.dumps(json.loads(sample(at=2.0, loss=1.0).dump()) | lie).replace('"NaN"', "NaN")
+    ignored = _ignored()
+    for _ in range(6):
+        await registry.put_samples("m1", [sample("jp3f9a1d", at=1.0)])
+        raw.set(PREFIX + "sample:jp3f9a1c", text)
+        await scorer.tick()
+    assert await registry.scores(["jp3f9a1c", "jp3f9a1d"]) == before
+    assert _ignored() == ignored + 6
+
+
+def _ignored() -> float:
+    return sum(one.value for family in IGNORED.collect() for one in family.samples if one.name.endswith("_total"))
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_the_scorers_own_clock_may_jump(
+    registry: Registry, scorer: Scorer, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    for node in ("jp000001", "jp000002"):
+        await registry.put_node(make_node(node))
+    await registry.put_node(make_node("us000001", kind="upstream"))
+    for at in range(6):
+        if at == 3:
+            jumped = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + jump)
+            monkeypatch.setattr(health.scorer, "time", jumped)
+        await registry.put_samples("m1", [sample(node, at=float(at)) for node in ("jp000001", "jp000002")])
+        await scorer.tick()
+        scores = await registry.scores(["jp000001", "jp000002", "us000001"])
+        assert [score.healthy and not score.ejected for score in scores.values()] == [True] * 3
 
 
 async def test_handshake_age_counts_for_wireguard_only(registry: Registry, scorer: Scorer, make_node: MakeNode) -> None:
@@ -179,7 +255,7 @@ async def test_handshake_age_counts_for_wireguard_only(registry: Registry, score
     await registry.put_samples("m1", [sample(n, at=1.0, handshake_age_s=3000.0) for n in ("jp000001", "jp000002")])
     await scorer.tick()
     scores = await registry.scores(["jp000001", "jp000002"])
-    assert (scores["jp000001"].value, scores["jp000002"].value) == (0, 83.33)
+    assert (scores["jp000001"].value, scores["jp000002"].value) == (0, 96.15)
 
 
 async def test_one_leads_and_a_standby_takes_over(registry: Registry, scorer: Scorer, make_node: MakeNode) -> None:
@@ -215,7 +291,7 @@ async def test_goes_on_after_redis_came_back_empty(
     await scorer.tick()
     score = await score_of(own_registry)
     assert score is not None
-    assert (score.at, score.healthy) == (2.0, True)
+    assert (score.at, score.healthy) == (WALL + 2.0, True)
     await scorer.close()
 
 
@@ -260,6 +336,32 @@ async def holder_other_than(raw: Any, old: str | None, seconds: float) -> str:
         while (found := raw.get(PREFIX + "lease:scorer")) in (None, old):
             await asyncio.sleep(0.02)
     return str(found)
+
+
+async def test_a_killed_scorers_standby_scores_within_5_s(
+    redis_url: str, registry: Registry, make_node: MakeNode, raw: Any
+) -> None:
+    await registry.put_node(make_node())
+    processes = [start(redis_url)]
+    try:
+        await holder_other_than(raw, None, 20)
+        processes.append(start(redis_url))
+        await until_it_says(processes[1], "standing by")
+        processes[0].kill()
+        killed = time.monotonic()
+        processes[0].wait()
+        async with asyncio.timeout(5):
+            while True:  # what was scored last says how things stood after the kill
+                await registry.put_samples("m1", [sample(at=time.time() - WALL, loss=0.5)])
+                await asyncio.sleep(0.1)
+                score = await score_of(registry)
+                if score is not None and score.terms["delivery"] == 0.125:
+                    break
+        assert time.monotonic() - killed < 5
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 async def test_real_processes_hand_over_and_end_on_a_signal(redis_url: str, raw: Any) -> None:

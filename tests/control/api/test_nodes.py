@@ -3,12 +3,15 @@
 import asyncio
 import gzip
 import json
+import math
 from typing import Any
 
 import pytest
 
+from health.evidence import Seen
 from health.model import Node, NodeKind, NodeStatus, Sample, Score, Tunnel
 from health.registry import Registry
+from health.score import MEANING, State, judge
 from tests.control.api.conftest import Client
 
 
@@ -238,4 +241,27 @@ async def test_every_term_of_a_score(ask: Client, registry: Registry) -> None:
     found = await ask("GET", f"/api/nodes/{node.id}/score")
     assert (found["node_id"], found["score"], found["terms"], found["latency_ms"]) == (node.id, 87.3, terms, 27.0)
     assert found["metrics"]["loss"] == 0.01
+    assert found["explained"]["latency"]["input"] is None, "a score of an older scorer has no inputs"
+
+
+async def test_every_term_of_a_score_has_its_value_its_input_and_what_it_means(ask: Client, registry: Registry) -> None:
+    (node,) = await put_nodes(registry, jp=1)
+    sample = Sample(
+        node=node.id, at=1.0, reachable=True, tunnel=Tunnel.UP, kill_switch=True, probe_ms=50.0, loss=0.1, dns_ok=True
+    )
+    _, score = judge(State(), sample, 0.0, Seen(failures=0.2, dials=50.0, dial_ms=61.0, in_flight=4))
+    await registry.put_scores([score.model_copy(update={"ejected": "failures"})])
+    found = await ask("GET", f"/api/nodes/{node.id}/score")
+    assert found["explained"].keys() == found["terms"].keys() == MEANING.keys()
+    for name, term in found["explained"].items():
+        assert (term["value"], term["meaning"]) == (found["terms"][name], MEANING[name])
+    inputs = {name: term["input"] for name, term in found["explained"].items()}
+    assert (inputs["latency"], inputs["delivery"], inputs["failures"], inputs["load"]) == (50.0, 0.1, 0.2, None)
+    factors = [term["value"] for name, term in found["explained"].items() if name != "health"]
+    assert found["score"] == pytest.approx(100 * math.prod(factors), abs=0.01)
+    assert found["ejected"] == "failures"
+    assert found["seen"] == {"dials": 50.0, "dial_ms": 61.0, "in_flight": 4.0}
+
+
+async def test_an_unknown_node_has_no_score(ask: Client) -> None:
     await ask("GET", "/api/nodes/jp00ff00/score", 404)
