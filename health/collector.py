@@ -7,13 +7,13 @@ gives a negative sample at once; one that stays silent (a busy machine) only aft
 An agent that says what cannot be true gives a negative sample at once, too: who is wrong in one number is not to be
 believed about the kill switch. It is asked again over a new connection.
 
-A second collector on the machine stands by: it asks as well, and writes once the lease of the first has ended.
+A second collector on the machine stands by: it asks as well, and writes once the first is dead, or so silent that its
+lease has ended.
 """
 
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
-from health import collector_numbers, score
+from health import collector_numbers, holder, score
 from health.agent_client import AgentClient, AgentError
 from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings, SpeedTestSettings
 from health.exposing import exposing
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 # Agents that go away together (their machine's engine, say) are written together.
 _TOGETHER_S = 0.05
+_MUCH_SLOWER_MS = 100.0
 
 
 class _NonsenseError(Exception):
@@ -80,7 +81,7 @@ class Collector:
         self._settings = settings
         self._registry = registry
         self._machine = machine
-        self._holder = secrets.token_hex(8)
+        self._holder = holder.name()
         self._writes: bool | None = None
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
@@ -126,7 +127,7 @@ class Collector:
 
     async def _write(self) -> None:
         started = time.monotonic()
-        writes = await self._registry.acquire(self._role, self._holder, self._settings.lease)
+        writes = await self._acquire() or await self._succeed()
         if writes != self._writes:
             log.info("collecting" if writes else "standing by", machine=self._machine)
         self._writes = writes
@@ -137,8 +138,19 @@ class Collector:
             await self._registry.put_samples(self._machine, fresh)
             collector_numbers.WRITTEN.set_to_current_time()
 
+    async def _acquire(self) -> bool:
+        return await self._registry.acquire(self._role, self._holder, self._settings.lease)
+
+    async def _succeed(self) -> bool:
+        """Take the lease of one that is dead, as far as this machine can tell; a silent one's has to end by itself."""
+        other = await self._registry.leader(self._role)
+        if not holder.is_dead(other):
+            return False
+        await self._registry.release(self._role, other)
+        return await self._acquire()
+
     def _hurry(self) -> None:
-        """An agent has gone: that need not wait for the next tick."""
+        """What a watch just learnt need not wait for the next tick."""
         if self._urgent is None or self._urgent.done():
             self._urgent = asyncio.create_task(self._write_soon(), name="write soon")
 
@@ -167,14 +179,19 @@ class Collector:
 
 
 class Watch:
-    """One node's agent, asked at a steady rate for as long as the watch lives. `gone()` is called when it goes away."""
+    """One node's agent, asked at a steady rate for as long as the watch lives, and at once when its tunnel changes.
 
-    def __init__(self, node_id: str, path: str, settings: CollectorSettings, gone: Callable[[], None]) -> None:
+    `urgent()` is called when it said, or its silence says, what should not wait.
+    """
+
+    def __init__(self, node_id: str, path: str, settings: CollectorSettings, urgent: Callable[[], None]) -> None:
         self.path = path
         self._node = node_id
         self._settings = settings
-        self._gone = gone
+        self._urgent = urgent
         self._refused = 0
+        self._before: Sample | None = None
+        self._extra: asyncio.Task[None] | None = None
         self._client: AgentClient | None = None
         self._newest: Sample | None = None
         self._silent = 0
@@ -195,10 +212,12 @@ class Watch:
     async def close(self) -> None:
         """Stop asking and hang up."""
         self._stop.set()
-        self._task.cancel()
-        result = (await asyncio.gather(self._task, return_exceptions=True))[0]
-        if isinstance(result, Exception):
-            log.error("a watch failed", node=self._node, exc_info=result)
+        tasks = [self._task] if self._extra is None else [self._task, self._extra]
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("a watch failed", node=self._node, exc_info=result)
         self._hang_up()
 
     async def _run(self) -> None:
@@ -214,7 +233,7 @@ class Watch:
             if answer.get("node", self._node) != self._node:
                 raise _NonsenseError("it speaks of another node")
             known = {"schema": 1, "node": self._node, "at": time.time(), "reachable": True, "refused": self._refused}
-            self._newest = Sample.model_validate({**answer, **known})
+            self._take(Sample.model_validate({**answer, **known}))
         except AgentError as error:
             self._failed(str(error))
         except ValidationError as error:
@@ -225,8 +244,14 @@ class Watch:
             self._silent = 0
             self._report(True, "")
 
+    def _take(self, sample: Sample) -> None:
+        before, self._before = self._before, sample
+        self._newest = sample
+        if before is not None and _worth_telling(before, sample):
+            self._urgent()
+
     async def _connect(self) -> AgentClient:
-        client = AgentClient(self.path, on_close=self._on_close)
+        client = AgentClient(self.path, on_close=self._on_close, on_state=self._on_state)
         hello = await client.connect(self._settings.timeout)
         if hello.node != self._node:
             client.close()
@@ -234,10 +259,14 @@ class Watch:
         self._client = client
         return client
 
+    def _on_state(self, _tunnel: str, _generation: int) -> None:
+        if self._extra is None or self._extra.done():
+            self._extra = asyncio.create_task(self._measure(), name=f"changed {self._node}")
+
     def _on_close(self) -> None:
         self._client = None
         self._failed("agent closed")
-        self._gone()
+        self._urgent()
 
     def _refuse(self, reason: str) -> None:
         self._refused += 1
@@ -268,6 +297,13 @@ class Watch:
         elif not reached and self._reached is not False:
             log.warning("agent does not answer", node=self._node, reason=reason)
         self._reached = reached
+
+
+def _worth_telling(before: Sample, after: Sample) -> bool:
+    """Another state, or twice as slow as a moment ago."""
+    changed = any(getattr(before, name) != getattr(after, name) for name in ("tunnel", "generation", "kill_switch"))
+    was, now = before.connect_ms, after.connect_ms
+    return changed or (was is not None and now is not None and now > max(2 * was, was + _MUCH_SLOWER_MS))
 
 
 def _alive(node: Node) -> bool:

@@ -34,6 +34,7 @@ _GAUGES = {
 _COUNTERS = {
     "rx_bytes": ("received_bytes", "Bytes that came through the tunnel"),
     "tx_bytes": ("sent_bytes", "Bytes that went through the tunnel"),
+    "refused": ("refused_samples", "What the node's agent said that cannot be true"),
 }
 
 

@@ -156,7 +156,8 @@ class CollectorSettings(BaseModel):
     """The collector asks each agent every `interval` seconds and waits `timeout` seconds for its answer.
 
     Samples live for 5 s, so an interval above 2 s would make nodes come and go. Of several collectors on a machine one
-    writes, by a lease of `lease` seconds; another takes over within `lease` + `interval` seconds of its death.
+    writes, by a lease of `lease` seconds; another takes over within `interval` seconds of its death, and within
+    `lease` + `interval` seconds where it is only silent.
     """
 
     model_config = ConfigDict(extra="forbid")

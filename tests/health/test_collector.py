@@ -225,6 +225,34 @@ async def test_an_agent_that_dies_is_told_before_the_next_round(
         await collector.close()
 
 
+@pytest.mark.parametrize("what", ["tunnel", "connect_ms"])
+async def test_what_should_not_wait_is_written_before_the_next_round(
+    registry: Registry, make_node: MakeNode, make_agent: MakeAgent, what: str
+) -> None:
+    """A tunnel that went down is asked about and told at once, a slow one as soon as it was asked again."""
+    settings = CollectorSettings(interval=2 if what == "tunnel" else 0.3, lease=4)
+    collector = Collector(settings, registry, "m1")
+    agent = make_agent()
+    agent.sample["connect_ms"] = 20.0
+    await registry.put_node(make_node(agent=agent.path))
+    try:
+        async with asyncio.timeout(10):
+            while not reached(JP)(await registry.samples([JP])):
+                await collector.tick()
+                await asyncio.sleep(0.02)
+        new = {"tunnel": "down", "connect_ms": 520.0}[what]
+        agent.sample |= {what: new}
+        if what == "tunnel":
+            agent.push({"op": "down", "generation": 1})
+        changed = time.monotonic()
+        async with asyncio.timeout(5):
+            while getattr((await registry.samples([JP]))[JP], what) != new:  # nobody ticks
+                await asyncio.sleep(0.005)
+        assert time.monotonic() - changed < 0.5 * 2
+    finally:
+        await collector.close()
+
+
 @pytest.mark.parametrize("jump", [3600, -3600])
 async def test_the_wall_clock_jumps(
     collector: Collector,
@@ -469,7 +497,7 @@ async def test_a_standby_takes_over(
         await asyncio.sleep(0.1)
         killed_at, score = time.time(), (await registry.scores([JP]))[JP].value
         took = await wait_for(fresh, 5 * 2)
-        assert took < 5, f"{took:.2f} s"
+        assert took < 5
         assert raw.get(lease) not in (None, holder)
         assert await healthy()
         assert (await registry.scores([JP]))[JP].value == score

@@ -31,12 +31,13 @@ def sample(**fields: object) -> Sample:
 
 
 def test_a_sample_in_base_units(shown: Shown) -> None:
-    shown.numbers.take([sample(rx_bytes=7, tx_bytes=8, handshake_age_s=12.5)])
+    shown.numbers.take([sample(rx_bytes=7, tx_bytes=8, handshake_age_s=12.5, refused=3)])
     assert shown.value("agent_reachable") == shown.value("tunnel_up") == shown.value("kill_switch") == 1
     assert shown.value("probe_seconds") == 0.02
     assert shown.value("probe_loss_ratio") == 0.1
     assert shown.value("handshake_age_seconds") == 12.5
     assert (shown.value("received_bytes_total"), shown.value("sent_bytes_total")) == (7, 8)
+    assert shown.value("refused_samples_total") == 3
 
 
 def test_what_is_not_known_is_not_shown(shown: Shown) -> None:
