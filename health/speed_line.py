@@ -44,10 +44,11 @@ async def connection(agent: AgentClient, host: str) -> AsyncIterator[tuple[aioht
     """One connection to `host`, not made yet: what asks over it, and its socket, to be asked what the kernel knows."""
     address = await _address(agent, host)
     _, (handed,) = await agent.sockets(1)
+    theirs = socket.socket(fileno=handed.detach())
     try:
         # Ours stays open when the other is closed.
-        with socket.socket(fileno=os.dup(handed.fileno())) as ours:
-            async with _session(address, socket.socket(fileno=handed.detach())) as session:
+        with socket.socket(fileno=os.dup(theirs.fileno())) as ours:
+            async with _session(address, theirs) as session:
                 try:
                     yield session, ours
                 finally:
@@ -56,6 +57,7 @@ async def connection(agent: AgentClient, host: str) -> AsyncIterator[tuple[aioht
                         ours.shutdown(socket.SHUT_RDWR)
     finally:
         await asyncio.sleep(CLOSE_S)
+        theirs.close()  # where it was never used, or given up while it was connecting
 
 
 def _session(address: str, used: socket.socket) -> aiohttp.ClientSession:

@@ -36,7 +36,9 @@ def doctor(
     online: Annotated[
         bool,
         typer.Option(
-            "--online", metavar="", help="Also ask the VPN provider: does it take the tokens, what time is it."
+            "--online",
+            metavar="",
+            help="Also ask the VPN provider (does it take the tokens, what time is it) and the speed endpoint.",
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Show only what is wrong.")] = False,

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from control.config import join_listen
 from deploy.config import Settings
-from deploy.doctor import balancer, clock, credentials, descriptors, engine, folder, kernel, listeners, state, store
+from deploy.doctor import (
+    balancer,
+    clock,
+    credentials,
+    descriptors,
+    endpoint,
+    engine,
+    folder,
+    kernel,
+    listeners,
+    state,
+    store,
+)
 from deploy.doctor.model import Check, Finding, Looked, Skipped
 from deploy.ports import reachable
 from health.config import RedisSettings
@@ -45,7 +57,17 @@ def checks(subject: Subject) -> Sequence[Looked]:
         Check("state directory", lambda: state.look(settings.state_dir), state.judge),
         Check("ports", lambda: listeners.look(settings), listeners.judge),
         Check("clock", lambda: clock.look(_clock_url(settings, online), CLOCK_TIMEOUT_S), clock.judge),
+        *_speed_endpoint(subject),
     ]
+
+
+def _speed_endpoint(subject: Subject) -> list[Looked]:
+    urls = subject.settings.speed_test.urls
+    if urls is None:
+        return []
+    if not subject.online:
+        return [Skipped(endpoint.NAME, "configured, not asked (--online does)")]
+    return [Check(endpoint.NAME, lambda: endpoint.look(urls[0]), endpoint.judge)]
 
 
 def _for_exits(subject: Subject) -> list[Looked]:

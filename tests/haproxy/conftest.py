@@ -105,7 +105,8 @@ class HAProxy:
         self.writers: list[asyncio.StreamWriter] = []
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, stderr: int | None = None) -> None:
+        """It logs into a file, which `log` reads, or to the descriptor `stderr`."""
         parent = os.getpid()
         config = self._directory / "haproxy.cfg"
         shutil.copy(CONFIG, config)  # the tree itself may be closed to other users
@@ -115,7 +116,7 @@ class HAProxy:
                 ["haproxy", "-W", "-db", "-f", str(config)],
                 env=self.env,
                 cwd=self._directory,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 user=NOBODY if os.geteuid() == 0 else None,
                 preexec_fn=lambda: tie_to_parent(parent),  # noqa: PLW1509
             )

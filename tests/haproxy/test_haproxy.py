@@ -1,10 +1,13 @@
 """haproxy.cfg in a real HAProxy: what arrives at the gateways."""
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.front import _ID
+from tests.haproxy.conftest import HAProxy, hang_up
 
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
 TLV_UNIQUE_ID = 0x05
@@ -94,6 +98,31 @@ async def test_one_id_for_the_gateway_and_the_log(haproxy: Any, gateways: Any) -
             await asyncio.sleep(0.02)
     (line,) = [line for line in haproxy.log().splitlines() if line.endswith(name)]
     assert f"{haproxy.address}:10392 gateways/gateway" in line
+
+
+async def test_a_reader_of_the_log_that_is_stuck_holds_nobody_up(directory: Path, gateways: Any) -> None:
+    """Lines are lost, then: a pipe holds 64 KiB, some 400 of them."""
+    unread, stderr = os.pipe()
+    server = HAProxy(directory, *gateways)
+    try:
+        server.start(stderr)
+        await server.wait_for("UP", "UP")
+        for _ in range(800):
+            reader, writer = await server.dial(3128)
+            _, inner, answer = await gateways.accepted()
+            writer.write(b"hello")
+            assert await asyncio.wait_for(inner.readexactly(5), 5) == b"hello"
+            answer.close()
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+        pending = array.array("i", [0])
+        fcntl.ioctl(unread, termios.FIONREAD, pending)
+        assert pending[0] > 60_000  # else it was not stuck
+    finally:
+        await hang_up(server.writers)
+        server.stop()
+        os.close(unread)
+        os.close(stderr)
 
 
 async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(haproxy: Any, gateways: Any) -> None:

@@ -150,6 +150,15 @@ async def test_an_endpoint_without_end_is_left_after_so_long(own_node: SpeedNode
     assert time.monotonic() - began < 2.5
 
 
+async def test_a_line_that_takes_everything_at_once_does_not_hold_the_loop(node: SpeedNode) -> None:
+    """Nothing in an upload ever waits then, and its time would never be over."""
+    how = settings(seconds=0.5).model_copy(update={"bytes": 10**11})
+    began = time.monotonic()
+    found = await measure(how, NODE, node.path, connect)
+    assert time.monotonic() - began < 5
+    assert found.error.startswith("the endpoint sent") or found.upload_mbps is not None
+
+
 @pytest.mark.parametrize("how", ["kill", "down"])
 @pytest.mark.parametrize("way", [{"down": "paced?n={bytes}"}, {"up": "paced-sink"}])
 async def test_a_node_that_dies_ends_its_test_at_once(own_node: SpeedNode, way: dict[str, str], how: str) -> None:
