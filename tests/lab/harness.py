@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,3 +205,26 @@ async def traffic(lab: Lab, country: str, clients: int = 4):  # type: ignore[no-
             yield seen
         finally:
             stop.set()
+
+
+@contextmanager
+def impaired(lab: Lab, server: str, port: int, *, delay: float = 0.0, loss: float = 0.0) -> Iterator[None]:
+    """A relay before a VPN server (`jp1`) that listens at the UDP `port`, for as long as the block lasts: round trips
+    take `delay` seconds longer, the share `loss` of the datagrams is lost each way. Tunnels stay up."""
+    inside = ["nsenter", lab.namespace(f"vxlab-{server}")]
+    options = {"--port": port, "--delay": delay, "--loss": loss}
+    command = [*inside, sys.executable, "-m", "deploy.lab.relay"]
+    command += [str(word) for pair in options.items() for word in pair]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as relay:
+        try:
+            assert relay.stdout is not None
+            assert relay.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            relay.terminate()
+            try:
+                relay.wait(10)
+            finally:
+                relay.kill()
+                # A relay that did not end in good order left its rules behind.
+                lab.run(*inside, "nft", "delete", "table", "ip", "vxrelay")
