@@ -19,7 +19,7 @@ from gateway import compiled
 # waits gains little. Not `links` and what it stands on, which others inherit from.
 MODULES = (
     "account", "balance", "bucket", "connection_log", "deadlines", "dial", "dialled", "front", "http_session",
-    "listener", "metrics", "pipes", "poller", "relay", "roster", "session", "socks_session", "worker",
+    "identity", "listener", "metrics", "pipes", "poller", "relay", "roster", "session", "socks_session", "worker",
     "wire/base", "wire/http_body", "wire/http_connect", "wire/http_head", "wire/http_reply", "wire/http_rules",
     "wire/sniff", "wire/socks", "wire/socks4",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf, sqrt
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from health.model import Strategy
 
@@ -47,6 +47,20 @@ class Carrier(Protocol):
     @property
     def in_flight(self) -> int:
         """Connections this gateway has through it, dials included."""
+
+
+class Carried:
+    """The connections through one node."""
+
+    __slots__ = ("dials", "tunnels")
+
+    def __init__(self) -> None:
+        self.dials: set[Any] = set()
+        self.tunnels: set[Any] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.dials) + len(self.tunnels)
 
 
 @dataclass(slots=True, eq=False)

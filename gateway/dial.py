@@ -23,6 +23,7 @@ from gateway.links import Link
 from gateway.metrics import Metrics
 from gateway.poller import BROKEN, Poller
 from gateway.pools import Fleet
+from gateway.roster import Choice
 from gateway.want import Want
 from gateway.wire.base import Target, WireError
 from health.model import Node
@@ -195,7 +196,7 @@ class Dial:
     def choose(self) -> None:
         """A node that was not tried yet, and there the addresses."""
         try:
-            self.node, self.link, moved = self.dialler.fleet.choose(self.want, self.user, self.allowed, self.tried)
+            self.node, self.link, moved = self._choice()
         except WireError as error:
             self.end(self._none_left(error))
             return
@@ -222,6 +223,14 @@ class Dial:
     def count_from_now(self) -> None:
         """What was waited for until now is not to be taken for the node's slowness."""
         self._since = time.monotonic()
+
+    def _choice(self) -> Choice:
+        fleet, want = self.dialler.fleet, self.want
+        if want.session is None:  # nearly always; the roster is compiled, the fleet is not
+            seat = fleet.roster.choose(want, self.allowed, self.tried, time.monotonic())
+            if seat is not None:
+                return seat.choice
+        return fleet.choose(want, self.user, self.allowed, self.tried)
 
     def check(self, addresses: Sequence[str]) -> None:
         """Dial the addresses of the name, if all of them may be dialled."""
@@ -305,7 +314,7 @@ class Dial:
     def _reached(self, node: Node, now: float) -> None:
         """The target answered, with whatever."""
         fleet = self.dialler.fleet
-        fleet.worked(node.id, now - self._since)
+        fleet.roster.worked(node.id, now - self._since)
         for other in self._doubted:  # it was not the target, then
             fleet.failed(other)
 

@@ -85,6 +85,14 @@ class Exchange:
         """Whether the request's body was read to its end."""
         return self._body.done
 
+    @property
+    def passed(self) -> int:
+        return self.bytes_up + self.bytes_down
+
+    def end(self, reason: Reason) -> None:
+        """Break it off; the client is told why, if it was told nothing yet."""
+        self._lose_client(WireError(reason, ""))
+
     async def reply(self, status: bytes, fields: list[Field], body: bytes) -> None:
         """Answer from here, without a target."""
         self.keep = self._may_keep()
@@ -108,6 +116,7 @@ class Exchange:
             b"%b %b HTTP/1.1" % (self._head.method, path), forward_headers(self._head, host, upgrade=self._upgrade)
         )
         self._timer = asyncio.get_running_loop().call_later(WATCH_S, self._watch)
+        self._session.traffic = self
         try:
             await self._to_target(head + self._framed(self._first))
             if self._body.done:
@@ -115,6 +124,7 @@ class Exchange:
             else:
                 await self._both_ways()
         finally:
+            self._session.traffic = None
             self._timer.cancel()
 
     async def _both_ways(self) -> None:

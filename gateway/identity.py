@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gateway.auth import Authenticator
 from gateway.config import GatewaySettings, Network
 from gateway.pools import Fleet
-from gateway.want import Want, from_authority, merge, parse_username, split_username
+from gateway.want import Want, from_authority, merge
 from gateway.wire.base import Address, WireError
 from health import countries
 from health.model import User
@@ -62,8 +62,8 @@ class Identifier:
     """Identifies the clients of one worker."""
 
     def __init__(self, settings: GatewaySettings, authenticator: Authenticator, fleet: Fleet) -> None:
-        self._auth = authenticator
-        self._fleet = fleet
+        self.auth = authenticator
+        self.fleet = fleet
         self._domain = settings.domain
         self._default = settings.default_country
         self._clients = settings.allow_clients
@@ -77,7 +77,7 @@ class Identifier:
         return not self._clients or any(_plain(source) in network for network in self._clients)
 
     def known(self, raw: bytes, place: Place, source: Address) -> Identity | None:
-        """What `identify` found before for the same credentials at the same place; None when it must be asked.
+        """What `identity_tasks.identify` found before for the same credentials at the same place; None: ask that.
 
         `raw` is the value of Proxy-Authorization as sent, `socks_raw` of a SOCKS log-in, or empty without credentials.
         """
@@ -86,35 +86,13 @@ class Identifier:
         if identity is None or identity.user is None:
             return identity
         # The very object: the snapshot keeps a record that did not change.
-        if self._fleet.snapshot.users.get(identity.user.name) is identity.user:
-            return None if self._auth.slowed(source, identity.user.name) else identity
+        if self.fleet.snapshot.users.get(identity.user.name) is identity.user:
+            return None if self.auth.slowed(source, identity.user.name) else identity
         del self._outcomes[key]
         return None
 
-    async def identify(
-        self, credentials: tuple[str, str] | None, raw: bytes, place: Place, source: Address
-    ) -> Identity:
-        """Check who it is, and put together what it wants. `raw` must be what `credentials` were read from.
-
-        Raises WireError: AUTH_REQUIRED, AUTH_FAILED, AUTH_SLOWED, AUTH_BUSY, BAD_WANT or COUNTRY_FORBIDDEN.
-        """
-        found = self.known(raw, place, source)
-        if found is not None:
-            return found
-        # The password first: whoever does not know it learns nothing, and pays the same, whatever the name says.
-        user = await self._authenticated(credentials, source) if place.must_authenticate else None
-        name, named = parse_username(credentials[0] if credentials else "")
-        identity = Identity(user, name, self._want(named, user, place))
-        self._remember(raw, place, identity)
-        return identity
-
-    async def _authenticated(self, credentials: tuple[str, str] | None, source: Address) -> User:
-        if credentials is None:
-            raise WireError(Reason.AUTH_REQUIRED, "this proxy needs a user name and a password")
-        name, _ = split_username(credentials[0])
-        return await self._auth.check(self._fleet.snapshot.users, name, credentials[1], source)
-
-    def _want(self, named: Want, user: User | None, place: Place) -> Want:
+    def want(self, named: Want, user: User | None, place: Place) -> Want:
+        """What `named` and everything else about the connection ask for together. Raises WireError."""
         want = merge(named, self._place_want(place))
         if want.country is None and want.node is None:
             default = user.default_country if user else None
@@ -134,7 +112,8 @@ class Identifier:
             Want(country=by_address),
         )
 
-    def _remember(self, raw: bytes, place: Place, identity: Identity) -> None:
+    def remember(self, raw: bytes, place: Place, identity: Identity) -> None:
+        """For `known`. `raw` must be what the credentials were read from."""
         if len(self._outcomes) >= OUTCOMES_KEPT:
             del self._outcomes[next(iter(self._outcomes))]
         self._outcomes[(blake2b(raw, digest_size=16, key=self._key).digest(), place)] = identity

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import aiodns
 import structlog
 
+from gateway.balance import Carried, Carrier
 from gateway.channel import Channel
 from gateway.errors import LinkError, LookupFailedError
 from gateway.ourselves import Ourselves
@@ -90,8 +91,10 @@ class Link:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
-        self.dials: set[Abortable] = set()
-        self.tunnels: set[Abortable] = set()
+        carried = Carried()
+        self.carried: Carrier = carried
+        self.dials: set[Abortable] = carried.dials
+        self.tunnels: set[Abortable] = carried.tunnels
         self._names = NameCache()
 
     @property
@@ -163,7 +166,7 @@ class Link:
     @property
     def in_flight(self) -> int:
         """Connections that are being made or carried."""
-        return len(self.dials) + len(self.tunnels)
+        return self.carried.in_flight
 
     def abort_dials(self) -> None:
         """Cut the dials in progress: another node can still be tried for them."""

@@ -48,12 +48,11 @@ class Fleet:
         self._routes = routes or Routes(machine, {}, None)
         self._stocks = stocks or Budget(STOCKED)
         self._ourselves = ourselves
-        self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self.snapshot = Snapshot(epoch="")
         self.links: dict[str, Link] = {}
         self.sessions = Sessions()
         self.refreshed_at: float | None = None
-        self.roster = Roster()
+        self.roster = Roster(rng or random.Random())  # noqa: S311 - spreads load, keeps no secret
         self._retries = balance.RetryBudget()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -113,10 +112,7 @@ class Fleet:
         now = time.monotonic()
         if want.session is not None:
             return self._keep_session(want, (user, want.session), allowed, tried, now)
-        seat = self.roster.group(want, allowed, now).choose(self._rng, now, tried)
-        if seat is None or not seat.ready:  # a link may have changed without a word
-            self.roster.look(now)
-            seat = self.roster.group(want, allowed, now).choose(self._rng, now, tried)
+        seat = self.roster.choose(want, allowed, tried, now)
         if seat is None:
             raise self._missing(want)
         return seat.choice
@@ -154,12 +150,6 @@ class Fleet:
         if seat is not None and seat.ready and seat.failed(time.monotonic()):
             self.roster.expire()
             log.warning("node ejected", node=node_id, why="dials failed in a row", seconds=_left(seat))
-
-    def worked(self, node_id: str, seconds: float) -> None:
-        """A dial through this node reached its target in `seconds`, or the target refused it."""
-        seat = self.roster.seats.get(node_id)
-        if seat is not None:
-            seat.worked(seconds)
 
     def may_retry(self, active: int) -> bool:
         """True if one more dial may go on to a further node, `active` connections being open; then call `retried`."""

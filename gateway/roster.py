@@ -73,7 +73,8 @@ Group = balance.Group[Seat]
 class Roster:
     """All seats, and the lists made of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: balance.Rng) -> None:
+        self._rng = rng
         self.seats: dict[str, Seat] = {}
         self._pools: Mapping[str, Pool] = {}
         self._countries: dict[str, list[Seat]] = {}
@@ -93,6 +94,20 @@ class Roster:
                 self._groups.clear()
             self._groups[key] = made
         return made
+
+    def choose(self, want: Want, allowed: Collection[str], tried: Collection[str], now: float) -> Seat | None:
+        """The best node for `want` that was not `tried`, None where there is none."""
+        seat = self.group(want, allowed, now).choose(self._rng, now, tried)
+        if seat is None or not seat.ready:  # a link may have changed without a word
+            self.look(now)
+            seat = self.group(want, allowed, now).choose(self._rng, now, tried)
+        return seat
+
+    def worked(self, node_id: str, seconds: float) -> None:
+        """A dial through this node reached its target in `seconds`, or the target refused it."""
+        seat = self.seats.get(node_id)
+        if seat is not None:
+            seat.worked(seconds)
 
     def serves(self, node_id: str) -> bool:
         """The node is there and not hard-down."""
@@ -131,7 +146,7 @@ class Roster:
         for node_id, link in links.items():
             node, seat = nodes[node_id], old.get(node_id)
             if seat is None or seat.link is not link:
-                seat = Seat(id=node_id, carrier=link, node=node, link=link)
+                seat = Seat(id=node_id, carrier=link.carried, node=node, link=link)
             seat.sit(node)
             self.seats[node_id] = seat
             self._countries.setdefault(node.country, []).append(seat)

@@ -47,8 +47,17 @@ class ClientProtocol(Protocol):
     def refused(self, session: "Session", error: WireError) -> bytes: ...
 
 
+class Traffic(Protocol):
+    """What passes bytes for a client and is no tunnel. `passed`: how many so far, both ways together."""
+
+    @property
+    def passed(self) -> int: ...
+    def end(self, reason: Reason) -> None: ...
+
+
 class Session:
-    """One client. `data` holds what was read and not yet used."""
+    """One client. `data` holds what was read and not yet used; `traffic` is a plain HTTP exchange or UDP association
+    under way."""
 
     __slots__ = (
         "_admitted",
@@ -57,10 +66,10 @@ class Session:
         "_deadlines",
         "_dial",
         "_events",
+        "_settled",
         "_task",
         "_told",
         "_tunnel",
-        "_tunnelled",
         "conn_id",
         "data",
         "dialled",
@@ -74,6 +83,7 @@ class Session:
         "started",
         "state",
         "step",
+        "traffic",
         "worker",
     )
 
@@ -105,7 +115,8 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._told = False
         self._tunnel: Tunnel | None = None
-        self._tunnelled = 0
+        self._settled = 0
+        self.traffic: Traffic | None = None
         self._closed = False
         self._admitted = False
         self._deadlines: Deadlines | None = None
@@ -294,6 +305,7 @@ class Session:
             tunnel.up.bucket, tunnel.down.bucket = self.grant.up, self.grant.down
         early, self.data = self.data, b""
         self.state = self.protocol = None
+        self._settled = 0
         tunnel.start(early, client_events=client_events, target_events=dialled.events)
 
     def tunnel_ended(self, reason: Reason, up: int, down: int) -> None:
@@ -302,7 +314,7 @@ class Session:
         assert self.dialled is not None  # noqa: S101 - set by tunnel()
         if tunnel is not None:
             self.dialled.link.tunnels.discard(tunnel)
-        self.record(reason, up=up, down=down, counted=self._tunnelled)
+        self.record(reason, up=up, down=down)
         self._close()
 
     def first_byte(self) -> None:
@@ -316,8 +328,8 @@ class Session:
     def settle(self, passed: int) -> None:
         """Count what passed since the last time against the user's month."""
         if self.grant is not None:
-            self.grant.count(passed - self._tunnelled)
-            self._tunnelled = passed
+            self.grant.count(passed - self._settled)
+            self._settled = passed
 
     # the end
 
@@ -353,7 +365,7 @@ class Session:
         if self.kept and self._task is not None:
             self._task.cancel()
 
-    def record(self, reason: Reason, *, up: int = 0, down: int = 0, detail: str = "", counted: int = 0) -> None:
+    def record(self, reason: Reason, *, up: int = 0, down: int = 0, detail: str = "") -> None:
         """Count and log how the connection (or one plain HTTP request) ended."""
         dialled, worker = self.dialled, self.worker
         if dialled is not None:
@@ -362,7 +374,8 @@ class Session:
             country, node = self.want.country or "", ""
         worker.metrics.ended(country, node, reason, up, down)
         if self.grant is not None:
-            self.grant.count(up + down - counted)
+            self.grant.count(max(up + down - self._settled, 0))
+        self._settled = 0
         ms = (time.monotonic() - self.started) * 1000
         user = self.identity.user if self.identity else None
         name = user.name if user else ""

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from gateway import dial_tasks
+from gateway import dial_tasks, identity_tasks
 from gateway.dialled import Dialled
 from gateway.errors import ClientGoneError
 from gateway.identity import socks_raw
@@ -49,7 +49,7 @@ async def identify(session: "Session", credentials: tuple[str, str] | None, raw:
         raw = socks_raw(*credentials) if credentials else b""
     identity = identifier.known(raw, place, session.source)
     if identity is None:
-        identity = await identifier.identify(credentials, raw, place, session.source)
+        identity = await identity_tasks.identify(identifier, credentials, raw, place, session.source)
     try:
         session.take(identity)
     except WireError as error:

@@ -1,5 +1,5 @@
 """What is done for open tunnels now and then, so that no byte has to pay for it: idle and total time-outs, TCP options
-that only long tunnels need, and users' monthly bytes.
+that only long tunnels need, and users' monthly bytes, those of plain HTTP and UDP, too.
 """
 
 import socket
@@ -36,15 +36,19 @@ class Sweep:
         self._handle.cancel()
 
     def _begin(self) -> None:
-        self._look([session for session in self._worker.sessions if session.tunnel_of is not None], 0)
+        self._look([s for s in self._worker.sessions if s.tunnel_of is not None or s.traffic is not None], 0)
 
     def _look(self, sessions: list[Session], start: int) -> None:
         end = start + _AT_ONCE
         now = self._loop.time()
         for session in sessions[start:end]:
-            tunnel = session.tunnel_of
+            tunnel, traffic = session.tunnel_of, session.traffic
             if tunnel is not None:
                 self._look_at(session, tunnel, now)
+            elif traffic is not None:
+                session.settle(traffic.passed)
+                if session.grant is not None and session.grant.exhausted:
+                    traffic.end(Reason.QUOTA_USED)
         if end < len(sessions):
             self._handle = self._loop.call_soon(self._look, sessions, end)  # type: ignore[assignment]
         else:

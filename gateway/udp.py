@@ -67,14 +67,19 @@ class Association:
             self._watch(sock, partial(self._receive_down, sock))
         far.begin(self._send_held, self._lost)
 
+    @property
+    def passed(self) -> int:
+        """Bytes both ways together."""
+        return self.bytes_up + self.bytes_down
+
     def abort(self) -> None:
         """The node went away. Idempotent."""
-        self._end(Reason.NODE_LOST)
+        self.end(Reason.NODE_LOST)
 
     def _lost(self) -> None:
         """The far side has ended. An upstream may be the first to find that nothing passes any more."""
         idle = self._loop.time() - self._last > self._idle * NEARLY_IDLE
-        self._end(Reason.IDLE_TIMEOUT if idle else Reason.NODE_LOST)
+        self.end(Reason.IDLE_TIMEOUT if idle else Reason.NODE_LOST)
 
     def close(self) -> None:
         """Stop, and close every socket. Idempotent; `ended` is not called."""
@@ -87,7 +92,8 @@ class Association:
         self._near.close()
         self._far.close()
 
-    def _end(self, reason: Reason) -> None:
+    def end(self, reason: Reason) -> None:
+        """End by itself, and say so. Idempotent."""
         if not self._closed:
             self.reason = reason
             self.close()
@@ -96,7 +102,7 @@ class Association:
     def _check_idle(self) -> None:
         left = self._last + self._idle - self._loop.time()
         if left <= 0:
-            self._end(Reason.IDLE_TIMEOUT)
+            self.end(Reason.IDLE_TIMEOUT)
         else:
             self._timer = self._loop.call_later(left, self._check_idle)
 

@@ -52,10 +52,12 @@ async def serve_udp(session: Session, origin: Target) -> None:
     session.dialled = dialled
     drops: Counter[str] = Counter()
     association = _associate(session, near, far, _client(session, origin), drops)
+    session.traffic = association
     reason = Reason.SHUTDOWN
     try:
         reason = await _hold(session, association, socks.reply(0, told, near.getsockname()[1]))
     finally:
+        session.traffic = None
         dialled.link.tunnels.discard(association)
         _open.discard(association)
         session.worker.metrics.udp_associations = len(_open)

@@ -39,11 +39,15 @@ def adopt(fds: list[int], family: int, kind: int) -> list[SocketType]:
     try:
         own = own_netns_cookie()
         while rest:
-            # With family and type given, and by the plain class, it costs a third of socket.socket(fileno=...).
-            made.append(SocketType(family, kind, 0, rest[0]))
+            # The plain class asks the kernel for family and type; socket.socket(fileno=...) would take twice as long.
+            sock = SocketType(-1, -1, 0, rest[0])
+            made.append(sock)
             del rest[0]
-            _check(made[-1], own, family, kind)
-            made[-1].setblocking(False)
+            if sock.family != family or sock.type != kind:
+                raise HandoverError("agent handed over a socket of another kind")
+            if sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) == own:
+                raise HandoverError("agent handed over a socket of this machine's own network namespace")
+            sock.setblocking(False)
     except (HandoverError, OSError) as error:
         close_all(rest)
         for sock in made:
@@ -52,19 +56,7 @@ def adopt(fds: list[int], family: int, kind: int) -> list[SocketType]:
     return made
 
 
-def own_netns_cookie() -> int:
+def own_netns_cookie() -> bytes:
     """The cookie of this process's network namespace. Raises OSError on a kernel older than 5.14."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return _netns_cookie(probe)
-
-
-def _check(sock: SocketType, own: int, family: int, kind: int) -> None:
-    of = sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN), sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-    if of != (family, kind):
-        raise HandoverError("agent handed over a socket of another kind")
-    if _netns_cookie(sock) == own:
-        raise HandoverError("agent handed over a socket of this machine's own network namespace")
-
-
-def _netns_cookie(sock: SocketType) -> int:
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+        return probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)

@@ -28,9 +28,9 @@ def made(family: object, kind: object, count: object) -> Iterator[list[int]]:
     sockets: list[socket.SocketType] = []  # the plain class: it is made and closed for every connection
     try:
         try:
+            domain, flags = _FAMILY[str(family)], _TYPE[str(kind)] | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             for _ in range(count):
-                flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-                sockets.append(socket.SocketType(_FAMILY[str(family)], _TYPE[str(kind)] | flags))
+                sockets.append(socket.SocketType(domain, flags))
         except OSError as error:
             raise RefusedError(f"no sockets: {error.strerror}") from None
         yield [sock.fileno() for sock in sockets]

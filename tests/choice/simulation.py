@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.balance import Group
 from gateway.metrics import Metrics
 from gateway.reporter import Reporter
 from gateway.roster import Roster, Seat
@@ -65,6 +64,10 @@ class Link:
 
     exit: Exit
     in_flight: int = 0
+
+    @property
+    def carried(self) -> "Link":
+        return self
 
     @property
     def usable(self) -> bool:
@@ -135,7 +138,7 @@ class Gateway:
         self.world = world
         self.informed = informed
         self.chooser = chooser
-        self.roster = Roster()
+        self.roster = Roster(world.rng)
         self.links: dict[str, Any] = {name: Link(one) for name, one in world.exits.items()}
         self.metrics = Metrics()
         self.reporter = Reporter(None, SimpleNamespace(roster=self.roster), self.metrics, name)  # type: ignore[arg-type]
@@ -150,13 +153,10 @@ class Gateway:
         self.roster.look(now)
 
     def choose(self, tried: Sequence[str]) -> Seat | None:
-        now, rng = self.world.now, self.world.rng
         if self.chooser is not None:
             left = [seat for seat in self.roster.seats.values() if seat.ready and seat.id not in tried]
             return self.chooser(left, self.world) if left else None
-        self.roster.look(now)
-        group: Group[Seat] = self.roster.group(JP, (), now)
-        return group.choose(rng, now, tried)
+        return self.roster.choose(JP, (), tried, self.world.now)
 
     def failed(self, seat: Seat) -> None:
         if seat.ready and seat.failed(self.world.now) and self.informed:

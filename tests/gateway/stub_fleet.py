@@ -14,6 +14,7 @@ class StubLink(Link):
     def __init__(self, node_id: str) -> None:
         super().__init__(node_id)
         self.up, self.number, self.load = True, 1, 0
+        self.carried = self
 
     @property
     def usable(self) -> bool:

@@ -97,6 +97,7 @@ class OwnFleet(StubFleet):
         self.seconds: list[float] = []
         self.budget = 1000
         super().__init__(*records)
+        self.roster.worked = self._worked  # type: ignore[method-assign]
 
     def open_link(self, node: Node) -> Link | None:
         return UpstreamLink(node.id, node.upstream, None) if node.upstream else OwnLink(node.id)
@@ -109,7 +110,7 @@ class OwnFleet(StubFleet):
     def failed(self, node_id: str) -> None:
         self.told.append(("failed", node_id))
 
-    def worked(self, node_id: str, seconds: float) -> None:
+    def _worked(self, node_id: str, seconds: float) -> None:
         self.told.append(("worked", node_id))
         self.seconds.append(seconds)
 

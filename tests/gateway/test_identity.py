@@ -12,6 +12,7 @@ from gateway.auth import Authenticator
 from gateway.config import GatewaySettings
 from gateway.guesses import FREE
 from gateway.identity import Identifier, Identity, Place, socks_raw
+from gateway.identity_tasks import identify
 from gateway.pools import Fleet
 from gateway.want import Want
 from gateway.wire.base import WireError
@@ -50,7 +51,7 @@ class World:
 
     async def log_in(self, name: str = "alice", at: Place | None = None, password: str = PASSWORD) -> Identity:
         raw = socks_raw(name, password)
-        return await self.identifier.identify((name, password), raw, at or place(), SOURCE)
+        return await identify(self.identifier, (name, password), raw, at or place(), SOURCE)
 
 
 @pytest.fixture
@@ -123,10 +124,10 @@ async def test_countries_that_are_not_allowed(world: World) -> None:
 
 async def test_who_must_authenticate(world: World) -> None:
     at, free = place(), place("127.0.0.1", auth=False)
-    assert (await refused(world.identifier.identify(None, b"", at, SOURCE))).reason is Reason.AUTH_REQUIRED
+    assert (await refused(identify(world.identifier, None, b"", at, SOURCE))).reason is Reason.AUTH_REQUIRED
     assert world.identifier.known(b"", at, SOURCE) is None
     nobody = Identity(None, "", Want())
-    assert await world.identifier.identify(None, b"", free, SOURCE) == nobody
+    assert await identify(world.identifier, None, b"", free, SOURCE) == nobody
     assert world.identifier.known(b"", free, SOURCE) == nobody
     assert await world.log_in("bob-country-jp", free, "any") == Identity(None, "bob", Want(country="jp"))
     assert world.identifier.known(socks_raw("bob-country-jp", "any"), at, SOURCE) is None

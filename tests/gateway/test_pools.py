@@ -258,7 +258,7 @@ def test_endlessly_many_wants_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
 def test_five_failures_put_a_node_out_for_a_while(clock: Clock) -> None:
     fleet = StubFleet(*TWO)
     fail(fleet, "jp000001", 4)
-    fleet.worked("jp000001", 0.01)
+    fleet.roster.worked("jp000001", 0.01)
     fail(fleet, "jp000001", 4)
     assert len(chosen(fleet)) == 2
     fleet.failed("jp000001")
@@ -331,7 +331,7 @@ def test_outliers_are_judged_once_in_a_window(clock: Clock) -> None:
     fleet = StubFleet(*records)
     for name in fleet.links:
         for turn in range(120):
-            fleet.failed(name) if name == "jp000003" and turn % 3 == 0 else fleet.worked(name, 0.01)
+            fleet.failed(name) if name == "jp000003" and turn % 3 == 0 else fleet.roster.worked(name, 0.01)
     fleet.take(*records)
     assert len(chosen(fleet, rounds=400)) == 5
     clock.now += balance.WINDOW_S
@@ -342,7 +342,7 @@ def test_outliers_are_judged_once_in_a_window(clock: Clock) -> None:
 def test_nodes_unknown_are_not_judged() -> None:
     fleet = StubFleet()
     fleet.failed("jp000001")
-    fleet.worked("jp000001", 0.01)
+    fleet.roster.worked("jp000001", 0.01)
 
 
 def test_retries_have_a_budget() -> None:

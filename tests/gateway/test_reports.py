@@ -14,7 +14,7 @@ import pytest
 from deploy import ports
 from health.model import Node, Score
 from health.registry import Registry
-from tests.gateway.harness import MACHINE, Gateway, wait_for
+from tests.gateway.harness import MACHINE, Gateway
 from tests.gateway.upstreams import banner_and_echo, microsocks, serving
 
 Gateways = Callable[..., Gateway]

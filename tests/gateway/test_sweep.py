@@ -1,14 +1,17 @@
 """What is done for open tunnels now and then."""
 
 import asyncio
+import contextlib
 import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway import sweep as module
 from gateway.sweep import KEEPALIVE, Sweep
+from health.reasons import Reason
 from tests.gateway.inside import PASSWORD, Client, Inside, echoing, user
 
 PERIOD_S = 0.05
@@ -102,6 +105,81 @@ async def test_who_used_up_the_month_is_cut_and_told_so_next_time(port: int) -> 
         assert b"used up" in told
         sweep.close()
         await inside.nothing_left()
+
+
+@asynccontextmanager
+async def pouring() -> AsyncIterator[int]:
+    """An HTTP origin that answers GET without end, and takes a POST's body without an answer; yields its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    writer.write(b"x" * 20_000)
+                    await writer.drain()
+                    await asyncio.sleep(0.001)
+            while await reader.read(65536):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_plain_request_that_goes_on_and_on_is_cut_when_the_month_is_used_up(method: str) -> None:
+    async with pouring() as origin, Inside(user(monthly_bytes=6_400_000), require_auth=True) as inside:
+        sweep = Sweep(inside.worker)
+        login = b64encode(f"alice:{PASSWORD}".encode())
+        target, length = b"127.0.0.1:%d" % origin, b"Content-Length: 100000000\r\n" if method == "POST" else b""
+        client = inside.connect()
+        head = b"%b http://%b/ HTTP/1.1\r\nHost: %b\r\n%bProxy-Authorization: Basic %b\r\n\r\n"
+        await client.send(head % (method.encode(), target, target, length, login))
+        with contextlib.suppress(ConnectionError):
+            if method == "POST":
+                for _ in range(5000):
+                    await client.send(b"x" * 20_000)
+            assert b" 403 " in (await client.rest())[:20] or method == "GET"
+        await inside.until(lambda: inside.reasons == ["quota_used"])
+        assert sum(inside.log[0][name] for name in ("bytes_in", "bytes_out")) < 100_000_000
+        sweep.close()
+        await inside.nothing_left()
+
+
+async def test_what_was_counted_on_the_way_is_not_counted_again_at_the_end(port: int) -> None:
+    """A plain exchange, as the sweep sees it."""
+
+    class Passing:
+        passed = 700
+        reason: Reason | None = None
+
+        def end(self, reason: Reason) -> None:
+            self.reason = reason
+
+    async with Inside(user(monthly_bytes=1 << 40), require_auth=True) as inside:
+        sweep = Sweep(inside.worker)
+        await tunnel(inside, port, f"alice:{PASSWORD}")
+        session, passing = inside.session, Passing()
+        grant, standing = session.grant, session.tunnel_of
+        assert grant is not None
+        volume = grant._account.volume
+        session._tunnel, session.traffic = None, passing
+        await inside.until(lambda: volume.used == 700)
+        passing.passed = 900
+        await inside.until(lambda: volume.used == 900)
+        assert passing.reason is None
+        session.record(Reason.OK, up=400, down=600)
+        assert volume.used == 1000
+        volume.exhausted = True
+        await inside.until(lambda: passing.reason is Reason.QUOTA_USED)
+        session._tunnel, session.traffic = standing, None
+
+        sweep.close()
 
 
 async def test_bytes_are_counted_once(port: int) -> None:
