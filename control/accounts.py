@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from control.exits import by_others
 from control.model import Container
 from control.providers import Closed, NoSlotError, ProviderError, in_full_use
 from health.account_slots import MAX_SLOTS, AccountSlots, Answer, Book
@@ -178,8 +179,9 @@ def differences(book: Book, nodes: Mapping[str, Node], here: set[str]) -> Differ
 
 
 def failed_there(node: Node) -> bool:
-    """True for a node that failed after its container had started: its server may be at fault."""
-    return node.status is NodeStatus.FAILED and node.started_at is not None and bool(node.vpn_server)
+    """True for a node that failed by itself after its container had started: its server may be at fault."""
+    started = node.started_at is not None and bool(node.vpn_server)
+    return node.status is NodeStatus.FAILED and started and not by_others(node.reason)
 
 
 def resting(account: str, reason: str, seconds: float | None = None) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, TypeAdapter, model_validator
 
-from health.agent.nodefile import dns_server
+from health.agent.nodefile import MAX_TARGETS, dns_server, target
 from health.model import Country
 from health.upstream import UpstreamUrl
 
@@ -41,6 +41,11 @@ def split_listen(text: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
+def join_listen(host: str, port: int) -> str:
+    """What `split_listen` splits."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 HttpAddress = Annotated[str, AfterValidator(_http_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -62,6 +67,8 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    metrics_open: bool = False
+    """Whether /metrics takes no log-in: whoever reaches `listen` may then read how many nodes there are."""
     fleet: Name = "vpnexit"
     machine: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "local")
 
@@ -85,6 +92,16 @@ class ControlSettings(BaseModel):
     """Who tells a caller its address and country; None: the provider's."""
     probe_name: str = ""
     """A name that every tunnel's DNS knows; empty: the host of `insights_url`."""
+    probe_targets: Annotated[tuple[Annotated[str, AfterValidator(target)], ...], Field(max_length=MAX_TARGETS)] = (
+        "1.1.1.1:443",
+        "8.8.8.8:443",
+        "9.9.9.9:443",
+    )
+    """Numeric addresses and ports that every exit connects to every 2 s, to see that it still reaches the outside.
+
+    Hosts of different people, so that they do not fail together: by default three public resolvers, which are near to
+    every exit and answer on this port whatever an exit's network does to port 53. Empty: name servers alone are asked.
+    """
     own_addresses: tuple[IPvAnyAddress, ...] = ()
     """This machine's own public addresses; empty: asked of `insights_url`, and no node is admitted while unknown."""
 
@@ -99,7 +116,10 @@ class ControlSettings(BaseModel):
     lease: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """How long the leader's lease lasts without being renewed: so long a killed leader's work lies idle."""
     gateways: tuple[Annotated[str, AfterValidator(_listen)], ...] = ("127.0.0.1:9100",)
-    """Where the gateways' metrics are: pools with `target_connections` follow what all of them carry together."""
+    """Where the metrics of all gateways are: pools with `target_connections` follow what they carry together, and a
+    node that drains ends once none of them has a connection through it."""
+    certificates: tuple[Path, ...] = ()
+    """Certificates (PEM files, for example the edge's) whose end `/metrics` shows."""
     load_interval: Annotated[float, Field(ge=0.1, le=60)] = 5.0
 
     @model_validator(mode="after")

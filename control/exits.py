@@ -6,21 +6,32 @@ from typing import Any
 from health.agent.protocol import Ended
 
 MAX_REASON = 300
+REMOVED = "its container was removed"
+STOPPED = "its container was stopped from outside"
 _KILLED = 128
+_KILLED_BY = "its container was killed by signal"
 
 
 def exit_reason(code: int | None, log: str) -> str:
-    """One line of plain words, at most 300 characters."""
+    """One line of plain words, at most 300 characters. Not for a container that control itself stopped."""
+    if code == Ended.STOPPED:
+        return STOPPED
     said = _last_words(log)
     if said:
         return said[:MAX_REASON]
     if code is None:
         return "its container ended"
     if code > _KILLED:
-        return f"its container was killed by signal {code - _KILLED}"
+        return f"{_KILLED_BY} {code - _KILLED}"
     known = {int(ended): ended.name.lower().replace("_", " ") for ended in Ended}
     name = f" ({known[code]})" if code in known else ""
     return f"its container ended with status {code}{name}"
+
+
+def by_others(reason: str) -> bool:
+    """True where somebody on the machine (an operator, its shutdown, want of memory) ended the container: a reason that
+    speaks against no VPN server."""
+    return reason in (REMOVED, STOPPED) or reason.startswith(_KILLED_BY)
 
 
 def credentials_refused(code: int | None, log: str) -> bool:

@@ -1,7 +1,7 @@
 """What an operator may ask of the fleet. Writes wishes; the reconciler makes them true."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,6 +35,12 @@ class LimitError(FleetError):
     reason = "pool_limit"
 
 
+class InUseError(FleetError):
+    """Something that goes only once nothing uses it."""
+
+    reason = "in_use"
+
+
 class InvalidPoolError(FleetError):
     """Values that do not go together."""
 
@@ -47,8 +53,15 @@ class UnavailableError(FleetError):
     reason = "unavailable"
 
 
+async def _here() -> str:
+    return ""
+
+
 class Fleet:
-    """The operator's side. `changed` is called after every wish; methods raise FleetError and RegistryError."""
+    """The operator's side. `changed` is called after every wish; methods raise FleetError and RegistryError.
+
+    `elsewhere` tells why no node may be placed on this machine, or gives an empty string.
+    """
 
     def __init__(
         self,
@@ -57,7 +70,9 @@ class Fleet:
         settings: ControlSettings,
         changed: Callable[[], None],
         wall: Callable[[], float] = time.time,
+        elsewhere: Callable[[], Awaitable[str]] = _here,
     ) -> None:
+        self._elsewhere = elsewhere
         self._registry = registry
         self._placement = placement
         self._settings = settings
@@ -77,7 +92,7 @@ class Fleet:
 
     async def start(self, country: str, server: str = "", city: str = "", protocol: Protocol | None = None) -> Node:
         """Raise the pool by one and place a node for it. Raises ProviderError where no server is to be had."""
-        self._need_engine()
+        await self._need_own_fleet()
         for _ in range(ATTEMPTS):
             try:
                 node = await self._start_once(country, server, city, protocol)
@@ -143,7 +158,7 @@ class Fleet:
         returned with `retire` set: its turn comes. Where its account has no slot for both, it is returned draining, and
         says so. Asked again, it gives the same successor.
         """
-        self._need_engine()
+        await self._need_own_fleet()
         for _ in range(ATTEMPTS):
             found = await self._restart_once(node_id, reason)
             if found is not None:
@@ -211,12 +226,18 @@ class Fleet:
         return await self.change_pool(country, {"desired": nodes})
 
     async def change_pool(self, country: str, changes: dict[str, Any], version: int | None = None) -> Pool:
-        """Change some fields of a pool; with `version`, only if it still is that one (StaleVersionError)."""
+        """Change some fields of a pool; with `version`, only if it still is that one (StaleVersionError).
+
+        A `desired` that is not among them follows new limits: never fewer, never more. What changes nothing makes no
+        new version.
+        """
         for _ in range(ATTEMPTS):
             pool = self.pool_of(await self.snapshot(), country)
             if version is not None and version != pool.version:
                 raise StaleVersionError(pool.version)
             changed = _checked(pool, changes)
+            if changed == pool and pool.version:
+                return pool
             if changed.desired > pool.desired:
                 self._need_engine()
             if changed.desired > pool.desired or changed.provider != pool.provider:
@@ -231,11 +252,34 @@ class Fleet:
             return stored
         raise FleetError(f"pool {country} keeps being changed by others, try again")
 
+    async def remove_pool(self, country: str, version: int | None = None) -> None:
+        """Forget a pool that wants no node and has none; with `version`, only if it still is that one.
+
+        Raises NotFoundError, FleetError where it is in use, StaleVersionError.
+        """
+        for _ in range(ATTEMPTS):
+            snapshot = await self.snapshot()
+            pool = snapshot.pools.get(country)
+            if pool is None:
+                raise NotFoundError(f"there is no pool {country}")
+            if version is not None and version != pool.version:
+                raise StaleVersionError(pool.version)
+            _unused(pool, snapshot)
+            if await self._registry.removal.pool(pool):
+                return self._changed()
+        raise FleetError(f"pool {country} keeps being changed by others, try again")
+
     def _need_provider(self, name: str) -> None:
         try:
             self._placement.provider(name)
         except ProviderError as error:
             raise InvalidPoolError(str(error)) from None
+
+    async def _need_own_fleet(self) -> None:
+        self._need_engine()
+        why = await self._elsewhere()
+        if why:
+            raise UnavailableError(why)
 
     def _need_engine(self) -> None:
         if self._settings.engine == "none":
@@ -259,13 +303,26 @@ def _checked(pool: Pool, changes: dict[str, Any]) -> Pool:
         raise InvalidPoolError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
     if changed.min > changed.max:
         raise LimitError(f"pool {pool.country}: its min of {changed.min} is above its max of {changed.max}")
+    if "desired" not in changes:
+        within = min(max(changed.desired, changed.min), changed.max)
+        changed = changed.model_copy(update={"desired": within})
     if not changed.min <= changed.desired <= changed.max:
         limits = f"is not between min {changed.min} and max {changed.max}"
-        what = "" if "desired" in changes else ": set desired as well"
-        raise LimitError(f"pool {pool.country}: desired {changed.desired} {limits}{what}")
+        raise LimitError(f"pool {pool.country}: desired {changed.desired} {limits}")
     if pool.country in changed.fallback:
         raise InvalidPoolError(f"fallback: {pool.country} cannot be its own fallback")
     return changed
+
+
+def _unused(pool: Pool, snapshot: Snapshot) -> None:
+    """Raise InUseError where something is wished of `pool`, or left of it."""
+    if pool.desired:
+        raise InUseError(f"pool {pool.country} wants {pool.desired} nodes: set desired to 0 first, then remove it")
+    own = [n for n in snapshot.nodes.values() if n.country == pool.country and n.kind is NodeKind.VPN]
+    left = sorted(node.id for node in own if not node.status.ended)
+    if left:
+        shown = ", ".join(left)
+        raise InUseError(f"pool {pool.country} still has nodes ({shown}): remove it when they have stopped")
 
 
 def _free_slot(country: str, snapshot: Snapshot) -> str:

@@ -12,31 +12,44 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 METRIC = "vpnexit_gateway_node_connections"
+AGE = "vpnexit_gateway_snapshot_age_seconds"
 MAX_ANSWER = 4 * 1024 * 1024
 WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Connections by node, and why some gateway was not heard (empty: all were)."""
+    """Connections by node, and why some gateway was not heard (empty: all were).
+
+    `age`: how old the oldest picture of the fleet is that one of those that were heard goes by, in seconds.
+    """
 
     by_node: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    age: float = 0.0
 
 
-async def carried(gateways: Sequence[str]) -> Carried:
+def bearer(token: str) -> dict[str, str]:
+    """The fields that prove `token` (RFC 6750); none where it is empty."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def carried(gateways: Sequence[str], token: str = "") -> Carried:
     """What all `gateways` (host:port of their metrics) carry now. Takes 2 s at most, never raises."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WITHIN_S)) as session:
+    if not gateways:
+        return Carried(trouble="control.gateways names no gateway")
+    limit = aiohttp.ClientTimeout(total=WITHIN_S)
+    async with aiohttp.ClientSession(timeout=limit, headers=bearer(token)) as session:
         answers = await asyncio.gather(*(_ask(session, address) for address in gateways))
     total: Counter[str] = Counter()
+    heard = [answer for answer in answers if isinstance(answer, Carried)]
+    for one in heard:
+        total.update(one.by_node)
     troubles = [answer for answer in answers if isinstance(answer, str)]
-    for answer in answers:
-        if not isinstance(answer, str):
-            total.update(answer)
-    return Carried(dict(total), "; ".join(troubles))
+    return Carried(dict(total), "; ".join(troubles), max((one.age for one in heard), default=0.0))
 
 
-async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, int] | str:
+async def _ask(session: aiohttp.ClientSession, address: str) -> Carried | str:
     try:
         async with session.get(f"http://{address}/metrics") as answer:
             answer.raise_for_status()
@@ -54,9 +67,10 @@ async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, int] |
         return f"gateway {address} gives no numbers that are understood"
 
 
-def parse(text: str) -> dict[str, int]:
-    """Connections by node from Prometheus' text format. Raises ValueError where nothing is said about them."""
-    for family in text_string_to_metric_families(text):
-        if family.name == METRIC:
-            return {sample.labels["node"]: int(sample.value) for sample in family.samples if "node" in sample.labels}
-    raise ValueError(METRIC)
+def parse(text: str) -> Carried:
+    """What one gateway says in Prometheus' text format. Raises ValueError where it says nothing of its connections."""
+    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    if METRIC not in families:
+        raise ValueError(METRIC)
+    by_node = {one.labels["node"]: int(one.value) for one in families[METRIC] if "node" in one.labels}
+    return Carried(by_node, age=max((one.value for one in families.get(AGE, ())), default=0.0))

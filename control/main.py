@@ -1,9 +1,10 @@
 """Puts control together: registry, engine, provider, reconciler and API in one process."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -15,14 +16,16 @@ from control.api.context import Context
 from control.api.listener import serving
 from control.api.server import application
 from control.config import ControlSettings, CustomSettings, NordVpnSettings
+from control.creating import Probing
 from control.engine import Engine
 from control.engine.docker import DockerEngine
 from control.fleet import Fleet
+from control.load import carried
 from control.nodefiles import NodeFiles
 from control.nodespec import Site
 from control.passwords import PasswordError, admin_password
 from control.placement import Placement
-from control.providers import Provider, ProviderError
+from control.providers import Provider, ProviderError, unknown_provider
 from control.providers.custom import Custom
 from control.providers.logins import read_token
 from control.providers.nordvpn import NordVpn
@@ -30,13 +33,15 @@ from control.reconcile import Reconciler
 from control.recovery import Keeper
 from control.steps import Steps
 from control.troubles import Troubles
-from health.config import RedisSettings
+from control.upstream_passwords import lacking
+from health.config import OPEN, MetricsSettings, RedisSettings, SpeedTestSettings
 from health.process import stop_signals
 from health.registry import Registry
 
 log = structlog.get_logger()
 
 _NO_FILES = CustomSettings()
+_NO_SPEED_TESTS = SpeedTestSettings()
 
 
 class StartError(Exception):
@@ -55,14 +60,22 @@ async def run(
     redis: RedisSettings,
     state_dir: Path,
     custom: CustomSettings = _NO_FILES,
+    metrics: MetricsSettings = OPEN,
+    upstream_passwords: Path | None = None,
+    speed: SpeedTestSettings = _NO_SPEED_TESTS,
 ) -> None:
     """Serve the API and keep the fleet as wished, until SIGTERM or SIGINT. Exits go on running afterwards.
 
+    `upstream_passwords` is where the gateways read the passwords of `settings.upstreams`.
+
     Raises:
-        StartError: a password or token file or a folder of VPN files that cannot be used, or an address that is taken.
+        StartError: a provider that does not exist, a password or token file or a folder of VPN files that cannot be
+            used, or an address that is taken.
     """
     providers = _providers(nordvpn, custom, state_dir)
     try:
+        if settings.provider not in providers:
+            raise ProviderError(f"control.provider: {unknown_provider(settings.provider, providers)}")
         password = await asyncio.to_thread(admin_password, state_dir)
         for account in nordvpn.accounts:
             await read_token(account)
@@ -74,7 +87,8 @@ async def run(
     registry = Registry.open(redis)
     engine = _engine(settings)
     try:
-        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine)
+        parts = _assemble(settings, nordvpn, state_dir, registry, providers, engine, metrics, upstream_passwords)
+        parts = replace(parts, api=replace(parts.api, speed=speed))
         await _serve(settings, parts, password)
     finally:
         for provider in set(providers.values()):
@@ -92,7 +106,12 @@ async def _serve(settings: ControlSettings, parts: _Parts, password: str) -> Non
                 # What is there now stays: the collector need not walk all of it again and again.
                 gc.collect()
                 gc.freeze()
-                log.info("control_ready", listen=f"{host}:{bound}", engine=settings.engine, machine=settings.machine)
+                log.info(
+                    "control_ready",
+                    listen=config.join_listen(host, bound),
+                    engine=settings.engine,
+                    machine=settings.machine,
+                )
                 await parts.reconciler.run(stop)
         except OSError as error:
             raise StartError(f"control.listen {settings.listen}: {error.strerror or error}") from None
@@ -119,7 +138,10 @@ def _assemble(
     registry: Registry,
     providers: Mapping[str, Provider],
     engine: Engine | None,
+    metrics: MetricsSettings = OPEN,
+    upstream_passwords: Path | None = None,
 ) -> _Parts:
+    token = metrics.token.get_secret_value() if metrics.token is not None else ""
     files = NodeFiles(state_dir)
     placement = Placement(registry, providers, settings.machine, files.agent_socket)
     wake = asyncio.Event()
@@ -137,7 +159,7 @@ def _assemble(
             agents=agents,
             gate=Gate(url, name, own),
             site=Site(settings.fleet, settings.image, settings.network),
-            probe_name=name,
+            probing=Probing(name, settings.probe_targets, url),
             troubles=troubles,
         )
     reconciler = Reconciler(
@@ -151,8 +173,10 @@ def _assemble(
         wake=wake,
         troubles=troubles,
         moved=placement.moved,
+        load=lambda: carried(settings.gateways, token),
+        lacking=functools.partial(lacking, upstream_passwords or state_dir / "upstreams"),
     )
-    fleet = Fleet(registry, placement, settings, reconciler.wake)
+    fleet = Fleet(registry, placement, settings, reconciler.wake, elsewhere=reconciler.elsewhere)
     context = Context(
         fleet=fleet,
         registry=registry,
@@ -163,5 +187,8 @@ def _assemble(
         changed=reconciler.wake,
         engine=engine,
         gateways=settings.gateways,
+        metrics_token=token,
+        certificates=settings.certificates,
+        metrics_open=settings.metrics_open,
     )
     return _Parts(reconciler, context)

@@ -59,7 +59,7 @@ class NodeFiles:
         except PermissionError as error:
             raise NodeFilesError(f"control must run as root to hand files to exits: {error}") from None
         except OSError as error:
-            raise NodeFilesError(f"files of node {node_id}: {error}") from None
+            raise NodeFilesError(f"files of node {node_id}: {error.strerror or error}") from None
         finally:
             shutil.rmtree(making, ignore_errors=True)
 

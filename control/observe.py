@@ -6,6 +6,7 @@ What is kept between two looks is when things were first seen, by a monotonic cl
 import time
 from collections.abc import Callable
 
+from control import machines
 from control.agents import Agents
 from control.model import Container, Limits, World, slot_index, slot_name
 from control.steps import Steps
@@ -18,7 +19,7 @@ Moved = Callable[[dict[str, Node]], dict[str, str]]
 
 
 class Observer:
-    """Observes the nodes of the machines that the engine reaches."""
+    """Observes the nodes of the machines that the engine reaches, `reached`."""
 
     def __init__(
         self,
@@ -26,7 +27,7 @@ class Observer:
         registry: Registry,
         agents: Agents,
         steps: Steps,
-        machines: frozenset[str],
+        reached: frozenset[str],
         limits: Limits,
         moved: Moved,
         clock: Callable[[], float] = time.monotonic,
@@ -35,7 +36,7 @@ class Observer:
         self._registry = registry
         self._agents = agents
         self._steps = steps
-        self._machines = machines
+        self._machines = reached
         self._limits = limits
         self._clock = clock
         self._wall = wall
@@ -43,7 +44,9 @@ class Observer:
         self._since: dict[str, tuple[NodeStatus, float]] = {}
         self._wellness = Wellness()
 
-    async def world(self, snapshot: Snapshot, containers: list[Container], busy: frozenset[str]) -> World:
+    async def world(
+        self, snapshot: Snapshot, containers: list[Container], busy: frozenset[str], idle: frozenset[str] = frozenset()
+    ) -> World:
         """Everything as it is now. Raises RegistryError."""
         here = {container.node for container in containers}
         nodes = {
@@ -52,7 +55,7 @@ class Observer:
             if node.kind is NodeKind.VPN and (node.machine in self._machines or node.id in here)
         }
         now = self._clock()
-        self._steps.remember(nodes.keys())
+        self._steps.remember(nodes)
         self._agents.follow(
             c.node for c in containers if not c.ended and c.node in nodes and not nodes[c.node].status.ended
         )
@@ -75,6 +78,8 @@ class Observer:
             not_before=self._steps.backoff.not_before,
             unwell={i: at for i, at in self._wellness.unwell.items() if nodes[i].status is NodeStatus.SERVING},
             moved=self._moved(nodes),
+            idle=idle,
+            elsewhere=tuple(machines.elsewhere(snapshot.nodes.values(), self._machines, here)),
             busy=busy | await self._just_taken(claims, snapshot),
             limits=self._limits,
         )

@@ -1,14 +1,15 @@
 """Gives a new node its server, its account's session and its slot."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from control.accounts import Accounts
+from control.accounts import Accounts, failed_there
 from control.model import Container
-from control.providers import Choice, Provider, ProviderError, Wish
+from control.providers import Choice, Provider, ProviderError, Wish, unknown_provider
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, new_node_id
 from health.registry import Registry
 
@@ -42,8 +43,7 @@ class Placement:
         """Raises ProviderError for one that is not configured."""
         found = self._providers.get(name)
         if found is None:
-            known = ", ".join(sorted(self._providers)) or "none"
-            raise ProviderError(f"provider {name!r} is not configured (there are: {known})")
+            raise ProviderError(unknown_provider(name, self._providers))
         return found
 
     async def place(self, slot: str, pool: Pool, expected: str) -> Node | None:
@@ -61,7 +61,7 @@ class Placement:
         provider = self.provider(pool.provider)
         nodes = await self._registry.nodes()
         survey = await self._accounts.survey(nodes)
-        failed = {node.vpn_server: 1.0 for node in nodes.values() if node.status is NodeStatus.FAILED}
+        failed = {node.vpn_server: 1.0 for node in nodes.values() if failed_there(node)}
         avoid = failed | await self._accounts.penalties()
         return await provider.choose(wish, survey.holding, avoid, survey.closed)
 
@@ -109,6 +109,8 @@ class Placement:
 
     async def refused(self, node: Node, reason: str) -> str:
         """The VPN server refused the credentials of `node`: its account rests. Returns the reason, completed."""
+        with contextlib.suppress(ProviderError):
+            self.provider(node.provider).refused(node.account)
         told = await self._accounts.refused(node, reason)
         await self._registry.publish("account", node.account, node=node.id, reason=told)
         return told

@@ -7,12 +7,14 @@ for a key; statuses go forward only:
         └────────────┴─────────────┴──────────┴──────▶ failed (its container ended)
 
 A node whose container still runs is never "ended": it drains first, so that an ended record means that the session
-with the provider is over. Draining ends at the deadline, and at once where there is nothing to wait for: the node never
-served (no exit address was proved) or its tunnel is down. What a pool as a whole needs is `poolplan`'s to say.
+with the provider is over. Draining ends at the deadline, and sooner where there is nothing to wait for: no gateway has
+a connection through the node any more, it never served (no exit address was proved), or its tunnel is down. What a pool
+as a whole needs is `poolplan`'s to say.
 """
 
 from collections.abc import Iterator
 
+from control import exits
 from control.model import (
     Advance,
     AgentView,
@@ -89,7 +91,7 @@ def _container_gone(node: Node) -> Iterator[Step]:
     if node.status is NodeStatus.DRAINING and _as_wished(node):
         yield Advance(node, NodeStatus.STOPPED, node.reason)
     else:
-        yield Advance(node, NodeStatus.FAILED, node.reason or "its container was removed")
+        yield Advance(node, NodeStatus.FAILED, node.reason or exits.REMOVED)
 
 
 def _requested(world: World, node: Node) -> Iterator[Step]:
@@ -158,7 +160,7 @@ def _draining(world: World, node: Node, container: Container) -> Iterator[Step]:
     if container.state == "created":
         # Told from a container that never ran: a stop does not end it.
         yield from _container_ended(node, container)
-    elif dying(world, node) or _age(world, node) >= world.limits.drain_deadline:
+    elif dying(world, node) or node.id in world.idle or _age(world, node) >= world.limits.drain_deadline:
         yield Stop(node, container)
 
 

@@ -53,6 +53,7 @@ class _View:
         nodes = [node for node in world.nodes.values() if node.country == pool.country]
         self.active = [node for node in nodes if node.status in ACTIVE]
         self.leaving = [node for node in nodes if not node.status.ended and node.status not in ACTIVE]
+        self.elsewhere = [node for node in world.elsewhere if node.country == pool.country]
         self.running = [n for n in nodes if n.status.ended and n.id in containers and _runs(containers[n.id])]
         self.heirs = {node.replaces: node for node in self.active if node.replaces}
         self.marked = [node for node in self.active if node.retire or node.id in self.heirs]
@@ -61,7 +62,7 @@ class _View:
 
     @property
     def held(self) -> set[str]:
-        return {node.slot for node in [*self.active, *self.leaving, *self.running]}
+        return {node.slot for node in [*self.active, *self.leaving, *self.running, *self.elsewhere]}
 
     @property
     def steady(self) -> int:
@@ -124,6 +125,8 @@ def _missing(view: _View) -> Iterator[Step]:
     world, pool = view.world, view.pool
     placing = [key for key in world.busy if _is_slot(key, pool.country) and key not in view.held]
     waiting = sum(dying(world, node) for node in view.leaving) + len(view.running) + len(placing)
+    # Another machine's nodes are not this control's to replace: it does not start any in their place either.
+    waiting += sum(node.status in ACTIVE for node in view.elsewhere)
     absent = pool.desired - len(view.active) - waiting
     room = pool.desired + EXTRA - len(view.active) - len(view.leaving) - len(view.running) - len(placing)
     # First what is not there at all; then one successor, when all that is there serves.

@@ -2,30 +2,34 @@
 
 Steps run beside the loop, one at a time for each node and slot, so that a slow one holds up nobody else. Without Redis
 or without Docker nothing is touched: what runs goes on running. Several instances may run; the one that holds the
-lease acts, and keeps it while it lives: an engine that hangs costs nobody the lead.
+lease acts, and keeps it while it lives: an engine that hangs costs nobody the lead. Where the nodes are another
+machine's, this one leaves the lead to the control there.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from control import recovery
+from control import counts, recovery
 from control.agents import Agents
 from control.config import ControlSettings
 from control.configured import KINDS, configured
+from control.drain import Drain
 from control.engine import Engine, EngineError
 from control.leadership import Leadership, LostLeadError, Term
 from control.load import Carried, carried
-from control.model import Container, Limits, Step
+from control.model import Container, Limits, Step, World
 from control.nodefiles import NodeFiles
 from control.observe import Moved, Observer
 from control.plan import plan
 from control.recovery import Keeper
 from control.replacing import fulfilled
 from control.scaling import Scaling
+from control.standby import Standby
 from control.steps import Steps
 from control.troubles import Troubles
 from health.model import Node
@@ -35,7 +39,7 @@ log = structlog.get_logger()
 
 SHORTEST_PAUSE_S = 0.05
 RESUBSCRIBE_S = 1.0
-SCALING = "scaling"
+SCALING, DRAIN = "scaling", "drain"
 COPY_S = 5.0
 """How old the copy of an instance that does not lead may be."""
 
@@ -44,7 +48,8 @@ class Reconciler:
     """Keeps the fleet as wished. `engine` and `steps` are None where this machine runs no VPN nodes.
 
     `wake`, set by whoever sees a change, starts the next round. `moved` tells what became of nodes' servers, `load`
-    how many connections go through nodes (None: asks the gateways that are configured).
+    how many connections go through nodes (None: asks the gateways that are configured), `lacking` why the proxy at an
+    address cannot be used; that one may block.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Reconciler:
         wall: Callable[[], float] = time.time,
         troubles: Troubles | None = None,
         load: Callable[[], Awaitable[Carried]] | None = None,
+        lacking: Callable[[str], str] = lambda url: "",
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -74,13 +80,17 @@ class Reconciler:
         self._clock = clock
         self._wall = wall
         self._wake = wake or asyncio.Event()
+        self._lacking = lacking
         self._running: dict[str, asyncio.Task[None]] = {}
         self._swept = False
+        self._complete = False
         self._copy_due = 0.0
         self._troubles = troubles or Troubles(registry)
+        self._standby = Standby(registry, keeper, engine, self._troubles)
         lease = max(settings.lease, 3 * settings.tick)
         self._leadership = Leadership(registry, settings.machine, lease)
         read = load or (lambda: carried(settings.gateways))
+        self._drain = Drain(read, clock)
         self._scaling = Scaling(registry, self._troubles, read, settings.load_interval, clock)
         self._observer = None
         if steps is not None and engine is not None:
@@ -88,7 +98,7 @@ class Reconciler:
                 registry=registry,
                 agents=agents,
                 steps=steps,
-                machines=engine.machines,
+                reached=engine.machines,
                 limits=limits(settings),
                 clock=clock,
                 wall=wall,
@@ -110,6 +120,21 @@ class Reconciler:
         """Why the engine was not asked in the last round, or empty."""
         return self._troubles.of("engine")
 
+    @property
+    def standby(self) -> str:
+        """Why this instance leaves the fleet to another machine's control, or empty; as of the last look."""
+        return self._standby.reason
+
+    async def elsewhere(self) -> str:
+        """`standby` as it is now. Raises RegistryError."""
+        return await self._standby.look()
+
+    @property
+    def waiting(self) -> list[str]:
+        """The slots that back off now."""
+        now = self._clock()
+        return [slot for slot, at in self._steps.backoff.not_before.items() if at > now] if self._steps else []
+
     def wake(self) -> None:
         """Something changed: look again at once."""
         self._wake.set()
@@ -119,7 +144,7 @@ class Reconciler:
         if self._engine is None or self._steps is None:
             return ""
         own = self._steps.backoff.reason(country) if self.leader else self._troubles.of(country)
-        return self.engine_trouble or own
+        return self.engine_trouble or own or self.standby
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; containers go on running. Gives the lease back."""
@@ -142,15 +167,22 @@ class Reconciler:
 
     async def tick(self) -> None:
         """One round: observe, plan, begin steps. Never raises."""
+        began = self._clock()
         try:
             await self._round()
             await self._troubles.note("redis", "")
+            outcome = "done"
         except LostLeadError as error:
+            outcome = "lost_lead"
             log.warning("round_given_up", reason=str(error))
         except RegistryError as error:
+            outcome = "redis"
             await self._troubles.note("redis", str(error))
         except Exception:
+            outcome = "broke"
             log.exception("round_failed")
+        counts.ROUNDS.labels(outcome).inc()
+        counts.ROUND_SECONDS.observe(self._clock() - began)
 
     async def settle(self) -> None:
         """Wait until the steps that were begun have ended."""
@@ -159,29 +191,37 @@ class Reconciler:
 
     async def _round(self) -> None:
         busy = frozenset(self._running)
-        term = await self._leadership.renew()
+        away = self.standby and await self.elsewhere()
+        term = None if away else await self._leadership.renew()
         if term is None:
             await self._stand_by()
             return
         containers = await self._containers()
+        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
+        snapshot = await self._registry.snapshot()
+        nodes = snapshot.nodes.values()
+        if await (self._standby.judge(nodes, containers or []) if snapshot.epoch else self._standby.look()):
+            await self._leadership.resign()
+            return
         if containers is None:
             await self._troubles.share(self._clock())
             await self._save()
             return
-        tokens = await self._registry.tokens()  # before the snapshot: one with an epoch proves that they were there
-        snapshot = await self._registry.snapshot()
         await term.check()
         await self._configured_nodes(snapshot)
         if not snapshot.epoch:
             await self._rebuild(containers, term)
             return
+        self._complete = True
         await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
         self._scale(snapshot, term)
         if self._steps is not None and self._observer is not None:
             await self._sweep(snapshot, containers)
             await self._steps.settle_accounts(snapshot.nodes, containers)
             self._steps.epoch, self._steps.pools = snapshot.epoch, snapshot.pools
-            world = await self._observer.world(snapshot, containers, busy | frozenset(self._running))
+            running = busy | frozenset(self._running)
+            world = await self._observer.world(snapshot, containers, running, self._drain.idle)
+            self._ask_who_drains(world)
             for country, pool in snapshot.pools.items():
                 # What was being done while the records were read may have failed since.
                 if fulfilled(pool, snapshot.nodes.values()) and not any(key.startswith(country) for key in busy):
@@ -197,8 +237,9 @@ class Reconciler:
         copy, without = await self._keeper.load()
         # Users and tokens deleted since another filled it must not come back.
         await term.check()
-        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, without)
-        log.warning("registry_refilled", reason=told)
+        told = await recovery.rebuild(self._registry, copy, containers, self._adopt, self._standby.reached, without)
+        # Redis without a disk is empty at every start, and nothing is wrong; one that lost everything meanwhile is.
+        log.log(logging.WARNING if self._complete else logging.INFO, "registry_refilled", reason=told)
         await self._registry.publish("restored", "registry", reason=told)
         self.wake()
 
@@ -208,6 +249,7 @@ class Reconciler:
         try:
             found = await self._engine.containers()
         except EngineError as error:
+            counts.ENGINE_ERRORS.inc()
             await self._troubles.note("engine", str(error))
             return None
         await self._troubles.note("engine", "")
@@ -219,6 +261,7 @@ class Reconciler:
         if self._clock() >= self._copy_due:
             self._copy_due = self._clock() + COPY_S
             await self._save()
+            await self._standby.look()
 
     async def _save(self) -> None:
         tokens = await self._registry.tokens()
@@ -227,19 +270,29 @@ class Reconciler:
             await self._troubles.note("copy", await self._keeper.keep(snapshot, tokens))
 
     def _scale(self, snapshot: Snapshot, term: Term) -> None:
-        async def look() -> None:
+        self._beside(SCALING, lambda: self._scaling.look(snapshot, term.check))
+
+    def _ask_who_drains(self, world: World) -> None:
+        due = self._drain.due(world.nodes, world.since)
+        if due:
+            self._beside(DRAIN, lambda: self._drain.ask(due))
+
+    def _beside(self, name: str, look: Callable[[], Awaitable[bool]]) -> None:
+        """Do something beside the loop, one at a time of each `name`; look again where it changed something."""
+
+        async def run() -> None:
             try:
-                if await self._scaling.look(snapshot, term.check):
+                if await look():
                     self.wake()
             except (RegistryError, LostLeadError) as error:
-                log.warning("not_scaled", reason=str(error))
+                log.warning("left_out", part=name, reason=str(error))
             except Exception:
-                log.exception("scaling_broke")
+                log.exception("broke", part=name)
             finally:
-                self._running.pop(SCALING, None)
+                self._running.pop(name, None)
 
-        if SCALING not in self._running:
-            self._running[SCALING] = asyncio.create_task(look(), name=SCALING)
+        if name not in self._running:
+            self._running[name] = asyncio.create_task(run(), name=name)
 
     def _begin(self, steps: Steps, step: Step, term: Term) -> None:
         async def run() -> None:
@@ -259,7 +312,7 @@ class Reconciler:
         return recovery.adopted(container, machine, settings.provider, self._files, self._wall())
 
     async def _configured_nodes(self, snapshot: Snapshot) -> None:
-        wanted = configured(self._settings, self._wall())
+        wanted = await asyncio.to_thread(configured, self._settings, self._wall(), self._lacking)
         present = {
             node.id: node
             for node in snapshot.nodes.values()
@@ -267,8 +320,10 @@ class Reconciler:
         }
         for node_id in present.keys() - wanted.keys():
             await self._registry.delete_node(node_id)
-        for node_id in wanted.keys() - present.keys():
-            await self._registry.put_node(wanted[node_id])
+        for node_id, node in wanted.items():
+            old = present.get(node_id)
+            if old is None or (old.status, old.reason) != (node.status, node.reason):
+                await self._registry.put_node(node)
 
     async def _sweep(self, snapshot: Snapshot, containers: list[Container]) -> None:
         # Files of nodes that ended while nobody looked; before the first step, so that none is being written. What has

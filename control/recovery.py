@@ -8,7 +8,7 @@ declared complete, so that gateways never take it for a fleet without nodes.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from control.machines import elsewhere
 from control.model import Container
 from control.nodefiles import NodeFiles
 from control.providers.files import write_private
@@ -90,13 +91,15 @@ async def rebuild(
     copy: Copy,
     containers: list[Container],
     adopt: Callable[[Container], Node | None],
+    reached: Collection[str] = (),
     without: str = "",
 ) -> str:
     """Fill a registry that has no epoch, then begin one. What is there already is left alone. Raises RegistryError.
 
-    Returns what was done, in plain words; `without` says why there is no copy.
+    Returns what was done, in plain words; `without` says why there is no copy. `reached`: the machines `containers` are
+    from.
     """
-    nodes = restored(copy, containers, adopt)
+    nodes = restored(copy, containers, adopt) + elsewhere(copy.nodes, reached, {found.node for found in containers})
     for node in nodes:
         await registry.claim_slot(node.slot, node, "")
     wanted = Counter(node.country for node in nodes)

@@ -8,15 +8,16 @@ could not be done says so in the log and leaves the world as it was; the next pl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 
+from control import counts
 from control.agents import Agents
 from control.backoff import Backoff
-from control.creating import Creator
+from control.creating import Creator, Probing
 from control.engine import Engine, EngineError, EngineGoneError, NotFoundError
 from control.exits import credentials_refused, exit_reason
 from control.leadership import Check, LostLeadError, alone
@@ -74,7 +75,7 @@ class Steps:
         agents: Agents,
         gate: Verifier,
         site: Site,
-        probe_name: str,
+        probing: Probing,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         backoff: Backoff | None = None,
@@ -86,7 +87,7 @@ class Steps:
         self._files = files
         self._agents = agents
         self._gate = gate
-        self._creator = Creator(engine, placement, files, site, probe_name)
+        self._creator = Creator(engine, placement, files, site, probing)
         self._clock = clock
         self._wall = wall
         self._serving_from: dict[str, float] = {}
@@ -99,10 +100,14 @@ class Steps:
     async def do(self, step: Step, check: Check = alone) -> bool:
         """Do `step`. `check` raises LostLeadError where another instance leads by now."""
         try:
-            return await self._do(step, check)
+            changed = await self._do(step, check)
+            counts.stepped(step, "done" if changed else "nothing")
+            return changed
         except LostLeadError as error:
+            counts.stepped(step, "given_up")
             log.warning("step_given_up", step=type(step).__name__, subject=step.key, reason=str(error))
         except (RegistryError, EngineError, OSError) as error:
+            counts.stepped(step, "failed")
             log.warning("step_failed", step=type(step).__name__, subject=step.key, reason=str(error))
         return False
 
@@ -130,11 +135,16 @@ class Steps:
                 await self._forget(step.node)
         return True
 
-    def remember(self, nodes: Set[str]) -> None:
-        """Forget what was learnt of all other nodes: another instance may have seen them end."""
-        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes:
+    def remember(self, nodes: Mapping[str, Node]) -> None:
+        """Forget what was learnt of all other nodes: another instance may have seen them end. Of those that another one
+        admitted, since when they serve is told by their records."""
+        for node_id in (self.verdicts.keys() | self._serving_from.keys()) - nodes.keys():
             self.verdicts.pop(node_id, None)
             self._serving_from.pop(node_id, None)
+        for node_id in nodes.keys() - self._serving_from.keys():
+            since = _admitted_at(nodes[node_id])
+            if since is not None:
+                self._serving_from[node_id] = self._clock() - max(0.0, self._wall() - since)
 
     async def settle_accounts(self, nodes: Mapping[str, Node], containers: list[Container]) -> None:
         """Make the ledger of the accounts' sessions agree with what is there. Raises RegistryError."""
@@ -243,6 +253,7 @@ class Steps:
             self._serving_from.setdefault(node.id, now)
             self.backoff.succeeded(node.slot)
         elif node.status is NodeStatus.FAILED:
+            counts.NODE_FAILURES.labels(node.country).inc()
             served = now - self._serving_from.pop(node.id, now)
             self.backoff.failed(node.slot, now, node.reason, served)
         elif node.status is NodeStatus.STOPPED:
@@ -303,3 +314,10 @@ class Steps:
             raise
         except EngineError as error:
             return f"(no log: {error})\n"
+
+
+def _admitted_at(node: Node) -> float | None:
+    """Since when (Unix seconds) a node serves or served, as far as its record tells; None for one that never did."""
+    if node.status is NodeStatus.SERVING:
+        return node.changed_at
+    return node.started_at if node.status is NodeStatus.DRAINING and node.exit_ip else None

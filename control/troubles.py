@@ -4,6 +4,7 @@ Who leads shares it through the registry, so that every instance can say why a w
 """
 
 import contextlib
+import re
 
 import structlog
 
@@ -13,12 +14,13 @@ log = structlog.get_logger()
 
 SHARE_S = 5.0
 """How often the registry is told what it knows already: its record expires."""
-EVERYBODYS = frozenset({"redis", "events", "copy"})
+_SPAN = re.compile(r"[0-9]+ (?:min(?: [0-9]+ s)?|s)\b")
+EVERYBODYS = frozenset({"redis", "events", "copy", "machine"})
 """What an instance that does not lead sees for itself."""
 
 
 class Troubles:
-    """Subjects are parts (`redis`, `engine`, `events`, `copy`, `load`, `logs`) or countries."""
+    """Subjects are parts (`redis`, `engine`, `events`, `copy`, `machine`, `load`, `logs`) or countries."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -54,7 +56,7 @@ class Troubles:
             log.error("trouble", part=subject, reason=reason)
         elif old and not reason:
             log.info("recovered", part=subject, was=old)
-        if reason != old:
+        if _SPAN.sub("", reason) != _SPAN.sub("", old):  # one that counts down is the same
             # Without Redis nobody hears of it; the log has it.
             with contextlib.suppress(RegistryError):
                 await self._registry.publish("trouble" if reason else "recovered", subject, reason=reason or old)

@@ -40,10 +40,23 @@ class UnreachableError(ApiError):
 
 
 class ApiClient:
-    """One control API. `address` is host:port or an http(s):// URL. A token goes before the password."""
+    """One control API. `address` is host:port or an http(s):// URL. A token goes before the password.
 
-    def __init__(self, address: str, password: str = "", token: str = "", timeout: float = TIMEOUT_S) -> None:
+    `who` says, where the log-in is refused, what it was; `where`, where nobody answers, why this address was asked.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        password: str = "",
+        token: str = "",
+        timeout: float = TIMEOUT_S,
+        who: str = "",
+        where: str = "",
+    ) -> None:
         self.base = base_url(address)
+        self._who = who
+        self._where = f" ({where})" if where else ""
         basic = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
         self._authorization = f"Bearer {token}" if token else basic
         self._timeout = timeout
@@ -105,9 +118,10 @@ class ApiClient:
             with self._opener.open(request, timeout=timeout) as response:
                 yield response
         except urllib.error.HTTPError as error:
-            raise _refused(error) from None
+            raise _refused(error, f"; asked {self.base} {self._who}".rstrip()) from None
         except urllib.error.URLError as error:
-            raise UnreachableError(f"no answer from {self.base}: {_plain(error.reason)}; is it running?") from None
+            why = f"{_plain(error.reason)}; is it running?{self._where}"
+            raise UnreachableError(f"no answer from {self.base}: {why}") from None
         except TimeoutError:
             raise UnreachableError(f"no answer from {self.base} within {timeout:g} s") from None
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -135,16 +149,21 @@ def base_url(address: str) -> str:
     return url
 
 
+def password_file(state_dir: Path) -> Path:
+    """Where control keeps the password that it generated."""
+    return state_dir / "admin.password"
+
+
 def read_password(state_dir: Path) -> str:
     """The password that control generated. Raises ApiError."""
-    path = state_dir / "admin.password"
+    path = password_file(state_dir)
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror or "?") if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ApiError(
             f"cannot read the API's password {path} ({why}): start vpnexit first, "
-            "or name its state directory with VPNEXIT_STATE_DIR, or use --token-file"
+            "or name its state directory with --state-dir, or use --token-file"
         ) from None
 
 
@@ -160,8 +179,8 @@ def read_token(path: Path) -> str:
     return token
 
 
-def _refused(error: urllib.error.HTTPError) -> ApiError:
-    """The API's own words, and the number by which its log knows the request."""
+def _refused(error: urllib.error.HTTPError, asked: str) -> ApiError:
+    """The API's own words, the number by which its log knows the request, and who asked where that was the matter."""
     with error:
         try:
             body = json.loads(error.read(MAX_ANSWER))
@@ -170,7 +189,7 @@ def _refused(error: urllib.error.HTTPError) -> ApiError:
             detail = error.reason
         number = error.headers.get("X-Request-ID", "")
     known = f", request {number}" if _REQUEST_ID.fullmatch(number) else ""
-    return ApiError(f"{detail} ({error.code}{known})", error.code)
+    return ApiError(f"{detail} ({error.code}{known}{asked if error.code == 401 else ''})", error.code)
 
 
 def _plain(reason: Any) -> str:

@@ -5,9 +5,10 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from control.config import join_listen
 from deploy import ports, redis_binary
 from deploy.config import Settings, variable
 
@@ -71,23 +72,37 @@ def check_ports(settings: Settings) -> None:
     wanted = [(address, ("gateway", "listen")) for address in settings.gateway.listen]
     wanted.append((settings.gateway.metrics_listen, ("gateway", "metrics_listen")))
     wanted.append((settings.control.listen, ("control", "listen")))
-    faults = []
-    for index, (address, key) in enumerate(wanted):
-        twice = address in [earlier for earlier, _ in wanted[:index]]
-        fault = "it is configured twice" if twice else ports.fault(address)
+    wanted.append((settings.scorer.metrics_listen, ("scorer", "metrics_listen")))
+    wanted.append((settings.collector.metrics_listen, ("collector", "metrics_listen")))
+    faults = _faults([address for address, _ in wanted])
+    if not faults:
+        return
+    chosen = _elsewhere([address for address, _ in wanted], faults)
+    lines = []
+    for index, fault in faults.items():
+        address, key = wanted[index]
+        value = ",".join(other for other, (_, its) in zip(chosen, wanted, strict=True) if its == key)
+        lines.append(
+            f"cannot listen on {address}: {fault}. Change {'.'.join(key)}, for example {variable(*key)}={value}"
+        )
+    raise UpError("\n".join(lines))
+
+
+def _faults(addresses: Sequence[str]) -> dict[int, str]:
+    """Why some of `addresses` cannot be listened on, by their place in the list."""
+    found = {}
+    for index, address in enumerate(addresses):
+        fault = "it is configured twice" if address in addresses[:index] else ports.fault(address)
         if fault:
-            faults.append(
-                f"cannot listen on {address}: {fault}. Change {'.'.join(key)}, "
-                f"for example {variable(*key)}={_elsewhere(settings, key, address)}"
-            )
-    if faults:
-        raise UpError("\n".join(faults))
+            found[index] = fault
+    return found
 
 
-def _elsewhere(settings: Settings, key: tuple[str, str], address: str) -> str:
-    """The value of `key` with a free port in place of that of `address`."""
-    host, port = ports.split(address)
-    free = next((n for n in range(port + 1, min(port + 1000, 65536)) if not ports.fault(f"{host}:{n}")), 0)
-    other = f"{address.rpartition(':')[0]}:{free}"
-    listed = settings.gateway.listen if key == ("gateway", "listen") else (address,)
-    return ",".join(other if item == address else item for item in listed)
+def _elsewhere(addresses: Sequence[str], faults: Collection[int]) -> list[str]:
+    """`addresses`, each one at fault with a free port that no other of them has."""
+    chosen = list(addresses)
+    for index in faults:
+        host, port = ports.split(chosen[index])
+        nearby = (join_listen(host, number) for number in range(port + 1, min(port + 1000, 65536)))
+        chosen[index] = next((one for one in nearby if one not in chosen and not ports.fault(one)), f"{host}:0")
+    return chosen

@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 import uvloop
 
 from deploy.api_client import ApiError
 from deploy.checks import UpError
-from deploy.commands import doctor, events, nodes, overview, pools, tokens, users
+from deploy.commands import completion, doctor, events, nodes, overview, pools, tokens, users
 from deploy.commands.ask import FLEET, Config
 from deploy.commands.output import harmless, note
 from deploy.config import ConfigError, Settings, load
@@ -31,6 +31,7 @@ _EPILOG = (
     "130 ended by Ctrl-C."
 )
 _PROCESSES = "Processes"
+_UNWRITTEN = "cannot write to standard output: {}"
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 app = typer.Typer(
@@ -81,11 +82,16 @@ def gateway(
     """The proxy itself: a supervisor and its workers. SIGTERM drains, SIGHUP starts anew without cutting anybody."""
     from gateway import start, supervisor
 
-    settings = load(config)
+    settings = _load(config)
     again = [sys.executable, "-m", "deploy.cli", "gateway"]
     again += [] if config is None else ["--config", str(config.absolute())]
     plan = start.dump(
-        settings.gateway, settings.redis, settings.control.machine, settings.log_level, [*again, "--plan-to"]
+        settings.gateway,
+        settings.redis,
+        settings.control.machine,
+        settings.log_level,
+        [*again, "--plan-to"],
+        settings.metrics.token,
     )
     if plan_to is None:
         supervisor.become(plan)
@@ -101,7 +107,14 @@ def control(config: Config = None) -> None:
 
     settings = _start(config)
     try:
-        _run(control_main.run(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom))
+        _run(
+            control_main.run(
+                *(settings.control, settings.nordvpn, settings.redis, settings.state_dir, settings.custom),
+                metrics=settings.metrics,
+                upstream_passwords=settings.gateway.upstream_passwords,
+                speed=settings.speed_test,
+            )
+        )
     except control_main.StartError as error:
         raise ProcessError(str(error)) from None
 
@@ -112,7 +125,11 @@ def collector(config: Config = None) -> None:
     from health import collector as process
 
     settings = _start(config)
-    _run(process.run(settings.collector, settings.redis, settings.control.machine))
+    _run(
+        process.run(
+            *(settings.collector, settings.redis, settings.control.machine, settings.metrics), speed=settings.speed_test
+        )
+    )
 
 
 @app.command(rich_help_panel=_PROCESSES)
@@ -121,7 +138,7 @@ def scorer(config: Config = None) -> None:
     from health import scorer as process
 
     settings = _start(config)
-    _run(process.run(settings.scorer, settings.redis))
+    _run(process.run(settings.scorer, settings.redis, settings.metrics))
 
 
 @app.command(rich_help_panel="On one machine", epilog="Example: vpnexit image --config /etc/vpnexit.toml")
@@ -146,8 +163,18 @@ def image(
 
 
 def _start(config: Path | None) -> Settings:
-    settings = load(config)
+    settings = _load(config)
     logs.configure(settings.log_level)
+    return settings
+
+
+def _load(config: Path | None) -> Settings:
+    """The settings of a process that needs Redis: the files by which it is reached are good, too."""
+    settings = load(config)
+    try:
+        settings.redis.tls()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return settings
 
 
@@ -179,11 +206,16 @@ def _add_lab() -> None:
 
 def main() -> None:
     """The console script."""
+    if sys.stderr is None:  # closed by whoever started this one, as is standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        _fail(_UNWRITTEN.format("it is closed"), 1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows no umlauts is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     _check_arguments(sys.argv[1:])
+    completion.mend_zsh()
     try:
         try:
             _run_app()
@@ -192,8 +224,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _fail(f"cannot write to standard output: {error.strerror}", 1)
+        _drop(sys.stdout)
+        _fail(_UNWRITTEN.format(error.strerror), 1)
 
 
 def _run_app() -> None:
@@ -222,8 +254,16 @@ def _check_arguments(arguments: list[str]) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"vpnexit: {harmless(text)}", file=sys.stderr)
+    try:
+        print(f"vpnexit: {harmless(text)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told; the code still says it
+        _drop(sys.stderr)
     sys.exit(code)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is left in `stream` go nowhere, so that the interpreter does not fail over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

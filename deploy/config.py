@@ -18,7 +18,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from control.config import ControlSettings, CustomSettings, Name, NordVpnSettings
 from deploy.environment import ConfigError, read_environment, suggest, variable, why_unreadable
 from gateway.config import GatewaySettings
-from health.config import CollectorSettings, RedisSettings, ScorerSettings, default_state_dir
+from health.config import (
+    CollectorSettings,
+    MetricsSettings,
+    RedisSettings,
+    ScorerSettings,
+    SpeedTestSettings,
+    default_state_dir,
+    is_loopback,
+)
 
 __all__ = ["ConfigError", "Settings", "is_placeholder", "load", "variable"]
 
@@ -47,6 +55,8 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     collector: CollectorSettings = CollectorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    speed_test: SpeedTestSettings = SpeedTestSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -75,6 +85,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _metrics_beyond_loopback_take_a_token(self) -> Self:
+        for name in ("gateway", "scorer", "collector"):
+            address = getattr(self, name).metrics_listen
+            if self.metrics.token is None and not is_loopback(address):
+                raise ValueError(
+                    f"{name}.metrics_listen: {address} is beyond loopback, where metrics take a token: "
+                    f"give metrics.token, for example as a file ({variable('metrics', 'token')}_FILE)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _real_secrets(self) -> Self:
         for key, secret in _secrets(self, ""):
             if is_placeholder(secret):
@@ -87,12 +108,14 @@ def is_placeholder(secret: str) -> bool:
     return not secret or _PLACEHOLDER.fullmatch(secret) is not None
 
 
-def load(file: Path | None = None) -> Settings:
-    """The settings of this process, from `file` and the environment.
+def load(file: Path | None = None, state_dir: Path | None = None) -> Settings:
+    """The settings of this process, from `file` and the environment. `state_dir` goes before both, in children too.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, or a value is wrong.
     """
+    if state_dir is not None:
+        os.environ[variable("state_dir")] = str(state_dir)
     values = _read_toml(file) if file is not None else {}
     try:
         return Settings(**values)

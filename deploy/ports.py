@@ -5,7 +5,8 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -79,15 +80,29 @@ def holder(host: str, port: int) -> str:
     return ""
 
 
-def holder_command(host: str, port: int) -> tuple[str, ...]:
-    """The command line of the program that listens there; empty where that may not be seen."""
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A program that listens somewhere: its command line, its environment, and the directory it was started in."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    directory: Path
+
+
+def holding_program(host: str, port: int) -> Holder | None:
+    """The program that listens there; None where that may not be seen."""
     for process in _holding(host, port):
         try:
-            words = (process / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            pairs = (word.partition("=") for word in _words(process / "environ"))
+            environ = {name: value for name, _, value in pairs}
+            return Holder(_words(process / "cmdline"), environ, (process / "cwd").readlink())
         except OSError:
             continue
-        return tuple(word.decode(errors="replace") for word in words)
-    return ()
+    return None
+
+
+def _words(file: Path) -> tuple[str, ...]:
+    return tuple(word.decode(errors="replace") for word in file.read_bytes().rstrip(b"\0").split(b"\0"))
 
 
 def _holding(host: str, port: int) -> Iterator[Path]:

@@ -21,7 +21,7 @@ def find() -> Path:
         NoRedisError: none is there, or only ones that do not run or are too old.
     """
     faults = []
-    for candidate in _candidates():
+    for candidate in candidates():
         fault = _fault(candidate)
         if not fault:
             return candidate
@@ -33,7 +33,8 @@ def find() -> Path:
     )
 
 
-def _candidates() -> list[Path]:
+def candidates() -> list[Path]:
+    """The programs there are, the system's first."""
     found = []
     system = shutil.which("redis-server")
     if system:

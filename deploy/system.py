@@ -33,6 +33,15 @@ WANTED = {
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "wget": "wget",
+    # Who watches it all (tests/deploy/prometheus, tests/lab).
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
+    # Shells that are completed for (tests/deploy/commands).
+    "bash": "bash",
+    "zsh": "zsh",
+    "fish": "fish",
     **packages.ENGINE,
     **packages.HOST,
     "gcc": "gcc",  # deploy.compile

@@ -12,16 +12,18 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
 
-from control.config import ControlSettings
+from control.config import ControlSettings, join_listen
 from deploy import ports
 from deploy.checks import UpError, check_ports, find_redis, only_one, socket_directory
 from deploy.config import Settings, load, variable
 from deploy.probes import Probe, http_ok, unix_open
 from deploy.processes import Program, StartError, Supervisor
+from health import countries
 from health.config import default_state_dir
 
 NO_COUNTRY = "zz"
@@ -62,14 +64,15 @@ def up(options: Options) -> None:
 
 
 def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
-    if options.state_dir is not None:
-        os.environ[variable("state_dir")] = str(options.state_dir)
-    asked = load(options.config)
+    country = None if options.country is None else _country(options.country)
+    asked = load(options.config, options.state_dir)
+    if asked.redis.sentinels:
+        raise UpError("redis.sentinels is set, but `up` runs on one Redis: remove it, or start the parts one by one")
     stack.enter_context(only_one(asked.state_dir))
     # The children read the same file and environment; what `up` decides for them is in the environment.
     os.environ[variable("control", "engine")] = "none"
-    if options.country is not None or not asked.control.direct_nodes:
-        os.environ[variable("control", "direct_nodes")] = options.country or NO_COUNTRY
+    if country is not None or not asked.control.direct_nodes:
+        os.environ[variable("control", "direct_nodes")] = country or NO_COUNTRY
     if "gateways" not in asked.control.model_fields_set:
         os.environ[variable("control", "gateways")] = _dialled(asked.gateway.metrics_listen)
     if "workers" not in asked.gateway.model_fields_set:
@@ -87,6 +90,14 @@ def _prepare(options: Options, stack: contextlib.ExitStack) -> Plan:
         )
     check_ports(plan.settings)
     return plan
+
+
+def _country(text: str) -> str:
+    """Raises UpError."""
+    try:
+        return countries.normalise(text)
+    except ValueError as error:
+        raise UpError(f"--country: {error}") from None
 
 
 def programs(plan: Plan) -> list[Program]:
@@ -177,9 +188,9 @@ async def _stop(supervisor: Supervisor, now: asyncio.Event) -> None:
 
 def _greet(console: Console, plan: Plan, seconds: float) -> None:
     settings = plan.settings
-    http, socks = settings.gateway.listen[0], settings.gateway.listen[-1]
     api = _dialled(settings.control.listen)
     countries = ", ".join(settings.control.direct_nodes)
+    tries = "\n             ".join(_tries(settings))
     console.print(
         f"""
 [bold]vpnexit is up[/bold] ({seconds:.1f} s)
@@ -187,8 +198,7 @@ def _greet(console: Console, plan: Plan, seconds: float) -> None:
   [bold yellow]Traffic leaves from THIS machine, with its own address.[/bold yellow]
   There is no VPN in this mode; the one exit is labelled "{countries}". `make lab` shows real tunnels.
 
-  try it     curl -x http://{http} https://example.com/
-             curl --socks5-hostname {socks} https://example.com/
+  try it     {tries}
 
   API        http://{api}/api/nodes, user admin, password in {settings.state_dir / "admin.password"}
   nodes      {_command(settings, "nodes list")}
@@ -200,14 +210,32 @@ def _greet(console: Console, plan: Plan, seconds: float) -> None:
     )
 
 
+def _tries(settings: Settings) -> list[str]:
+    """Commands that go through the proxy as it is configured."""
+    http, socks = (_dialled(address) for address in (settings.gateway.listen[0], settings.gateway.listen[-1]))
+    shown = [f"curl -x http://{http} https://example.com/", f"curl --socks5-hostname {socks} https://example.com/"]
+    if not settings.gateway.require_auth and _is_loopback(settings.gateway.listen[0]):
+        return shown
+    # Without a password curl asks for it: it is to stand neither here nor in a shell's history.
+    asked = [line.replace("https://example", "-U alice https://example") for line in shown]
+    return [f"{_command(settings, 'users add alice')}   first: the proxy asks who you are", *asked]
+
+
+def _is_loopback(listen: str) -> bool:
+    host, _ = ports.reachable(listen)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _command(settings: Settings, words: str) -> str:
     """A command that asks this very API, also from a terminal that knows nothing of what `up` was given."""
     api, state_dir = _dialled(settings.control.listen), settings.state_dir
-    state = "" if state_dir == default_state_dir() else f"{variable('state_dir')}={shlex.quote(str(state_dir))} "
+    state = "" if state_dir == default_state_dir() else f" --state-dir {shlex.quote(str(state_dir))}"
     other = "" if api == ControlSettings.model_fields["listen"].default else f" --api {api}"
-    return f"{state}{shlex.quote(str(Path(sys.prefix, 'bin', 'vpnexit')))} {words}{other}"
+    return f"{shlex.quote(str(Path(sys.prefix, 'bin', 'vpnexit')))} {words}{state}{other}"
 
 
 def _dialled(listen: str) -> str:
-    host, port = ports.reachable(listen)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_listen(*ports.reachable(listen))

@@ -1,6 +1,6 @@
 """How a gateway's numbers are shown: in Prometheus' text format. Knows nothing of where they come from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -9,8 +9,12 @@ from prometheus_client.registry import Collector
 
 from gateway import metrics
 from gateway.metrics import BUCKETS, Counters, Rows
+from health.reasons import WIRE, Fault
 
 _PREFIX = "vpnexit_gateway_"
+# What can happen is shown before it does, as 0: a number that first appears with its first event shows no rise.
+_REFUSALS = [(reason.value,) for reason, wire in WIRE.items() if wire.fault in (Fault.CLIENT, Fault.NO_NODE)]
+_PAUSES = [("limit",), ("descriptors",)]
 
 GAUGES = {
     "open_connections": "Client connections open",
@@ -41,8 +45,8 @@ class _Numbers(Collector):
         yield self._counter(metrics.DIAL_FAILURES, "Dials that failed", ("country", "node", "reason"))
         yield self._histogram(metrics.DIAL_SECONDS, "From choosing a node to a connected target")
         yield self._histogram(metrics.FIRST_BYTE_SECONDS, "From a connected target to the first byte from it")
-        yield self._counter(metrics.REFUSALS, "Clients refused", ("reason",))
-        yield self._counter(metrics.PAUSES, "How often a worker stopped accepting for a moment", ("reason",))
+        yield self._counter(metrics.REFUSALS, "Clients refused", ("reason",), _REFUSALS)
+        yield self._counter(metrics.PAUSES, "How often a worker stopped accepting for a moment", ("reason",), _PAUSES)
         yield self._counter(metrics.DATAGRAMS_DROPPED, "SOCKS5 datagrams not passed on", ("direction", "reason"))
         for name, text in GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, text, self._gauges.get(name, 0.0))
@@ -55,9 +59,12 @@ class _Numbers(Collector):
     def _rows(self, name: str) -> Rows:
         return self._counters.get(name, {})
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> CounterMetricFamily:
+    def _counter(
+        self, name: str, text: str, labels: tuple[str, ...], known: Iterable[tuple[str, ...]] = ()
+    ) -> CounterMetricFamily:
         family = CounterMetricFamily(_PREFIX + name, text, labels=labels)
-        for key, (count,) in self._rows(name).items():
+        rows: Rows = {key: [0] for key in known}
+        for key, (count,) in (rows | self._rows(name)).items():
             family.add_metric(key, count)
         return family
 

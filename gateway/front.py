@@ -1,5 +1,6 @@
 """The first bytes of a client: a PROXY header where its peer must send one, then whichever protocol it speaks."""
 
+import re
 import socket
 
 from gateway import http_session, socks_session
@@ -10,6 +11,9 @@ from gateway.wire.sniff import Kind, sniff
 from gateway.worker import Worker
 from health.reasons import Reason
 
+# What the proxy in front logs, too: as it is, or not at all, so that one search finds both. It goes into a header field
+# and a log line unescaped.
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _STEPS = {
     Kind.HTTP: http_session.step,
     Kind.SOCKS5: socks_session.step5,
@@ -70,14 +74,9 @@ def _proxy_header(session: Session) -> None:
         session.source = peer.address
         session.place = worker.place(*header.destination, header.authority, peer.loopback)
         step = first_step if peer.allowed else _turn_away
-    if header.unique_id is not None:
-        session.conn_id = _printable(header.unique_id) or session.conn_id
+    if header.unique_id is not None and _ID.fullmatch(header.unique_id):
+        session.conn_id = header.unique_id.decode("ascii")
     session.deadline(worker.handshakes)
     session.step = step
     if session.data:
         step(session)
-
-
-def _printable(unique_id: bytes) -> str:
-    """The id that the proxy in front logs, too, as far as it can stand in a header field and a log line."""
-    return "".join(chr(byte) for byte in unique_id if 0x20 < byte < 0x7F and byte not in b'"\\')

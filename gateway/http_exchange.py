@@ -97,7 +97,7 @@ class Exchange:
         """Answer from here, without a target."""
         self.keep = self._may_keep()
         length = (b"Content-Length", b"%d" % len(body))
-        head = write_head(b"HTTP/1.1 " + status, [*fields, length, *self._last_words()])
+        head = write_head(b"HTTP/1.1 " + status, [*fields, self._id(), length, *self._last_words()])
         await self._to_client(head if self._head.method == b"HEAD" else head + body)
 
     async def forward(self, dialled: Dialled, path: bytes, host: bytes, *, kept: bool) -> None:
@@ -195,14 +195,14 @@ class Exchange:
         if not self._upgrade or not agrees_to_websocket(answer):
             raise self._failed(Reason.TARGET_PROTOCOL, "the target switched protocols unasked")
         fields = response_headers(answer, upgrade=True)
-        await self._to_client(write_head(_status_line(answer), [*fields, *self._exit()]) + self._received)
+        await self._to_client(write_head(_status_line(answer), [*fields, *self._ours()]) + self._received)
         self.switched = True
 
     async def _download(self, answer: Answer, body: Body) -> bytes:
         """Carry the final answer; returns what the target sent beyond its end."""
         chunked = self._modern and not isinstance(body, Sized)
         framing = [(b"Transfer-Encoding", b"chunked")] if chunked else []
-        fields = [*response_headers(answer), *self._exit(), *framing, *self._last_words()]
+        fields = [*response_headers(answer), *self._ours(), *framing, *self._last_words()]
         out, data = write_head(_status_line(answer), fields), bytes(self._received)
         while True:
             payload, rest = self._take(body, data)
@@ -290,9 +290,12 @@ class Exchange:
             return CutOffError(reason)
         return CutOffError(self._broken.reason if isinstance(self._broken, WireError) else Reason.CLIENT_RESET)
 
-    def _exit(self) -> list[Field]:
+    def _ours(self) -> list[Field]:
         node = self._target.node
-        return [(b"X-Exit-Node", node.id.encode()), (b"X-Exit-Country", node.country.encode())]
+        return [(b"X-Exit-Node", node.id.encode()), (b"X-Exit-Country", node.country.encode()), self._id()]
+
+    def _id(self) -> Field:
+        return b"X-Request-Id", self._session.conn_id.encode()
 
     def _may_keep(self) -> bool:
         return self._client_stays and self._body.done and not self._session.worker.draining

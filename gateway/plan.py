@@ -33,6 +33,7 @@ class Plan:
     log_level: str
     reload: Sequence[str]
     worker: Any
+    metrics_token: str = ""
 
     @classmethod
     def read(cls, text: bytes) -> Self:

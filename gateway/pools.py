@@ -5,10 +5,10 @@ Knows nothing of clients and sockets. What there is to choose from is `roster`'s
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -24,18 +24,17 @@ from gateway.want import Want
 from gateway.wire.base import WireError
 from health.model import Node, NodeKind, NodeStatus, Record
 from health.reasons import Reason
-from health.registry import Registry, RegistryError, Snapshot
+from health.registry import Scored, Snapshot
 
 log = structlog.get_logger()
 
-REFRESH_S = 1.0
 STOCKED = 512
 _LINKED = (NodeStatus.VERIFYING, NodeStatus.SERVING, NodeStatus.DRAINING)
 R = TypeVar("R", bound=Record)
 
 
 class Fleet:
-    """The snapshot and the links. Updated by `follow`; choosing is synchronous and cheap."""
+    """The snapshot and the links. Kept fresh by `following`; choosing is synchronous and cheap."""
 
     def __init__(
         self,
@@ -82,7 +81,8 @@ class Fleet:
         nodes, pools = _kept(old.nodes, snapshot.nodes), _kept(old.pools, snapshot.pools)
         # Scores expire when no scorer runs; a node keeps the last one it had.
         scores = _kept(old.scores, {i: s for i, s in (old.scores | snapshot.scores).items() if i in nodes})
-        self.snapshot = Snapshot(snapshot.epoch, nodes, scores, pools, _kept(old.users, snapshot.users))
+        users = _kept(old.users, snapshot.users)
+        self.snapshot = Snapshot(snapshot.epoch, nodes, scores, pools, users, snapshot.sequence)
         self.refreshed_at = time.monotonic()
         if nodes is not old.nodes:
             self._relink()
@@ -92,8 +92,7 @@ class Fleet:
         if pools is not old.pools:
             self.roster.take_pools(pools)
         self.touched()
-        for seat in self.roster.judge(self.refreshed_at):
-            log.warning("node ejected", node=seat.id, why="dials fail more than elsewhere", seconds=_left(seat))
+        self._judge()
 
     def touched(self) -> None:
         """Look again at what is ready. Cheap; links call it when their state changed."""
@@ -159,32 +158,23 @@ class Fleet:
         """A dial that `may_retry` let go on has ended."""
         self._retries.give_back()
 
-    async def follow(self, registry: Registry) -> None:
-        """Keep the snapshot fresh, for ever: read on every event, and once a second. Sessions are shared there, too."""
-        self.sessions.store = registry
-        changed = asyncio.Event()
-        listener = asyncio.create_task(_listen(registry, changed), name="registry events")
-        lost = False
-        try:
-            while True:
-                changed.clear()
-                try:
-                    self.update(await registry.snapshot())
-                    if lost:
-                        log.info("Redis is back")
-                    lost = False
-                except RegistryError as error:
-                    if not lost:
-                        log.warning("Redis is gone; going on with the last snapshot", reason=str(error))
-                    lost = True
-                try:
-                    async with asyncio.timeout(REFRESH_S):
-                        await changed.wait()
-                    await asyncio.sleep(0.05)  # one read for a burst of events
-                except TimeoutError:
-                    pass
-        finally:
-            listener.cancel()
+    def rescore(self, told: Scored) -> bool:
+        """Take scores as they are told. False where changes before them were missed: read everything then."""
+        old = self.snapshot
+        if not old.epoch or told.sequence > old.sequence + 1:
+            return False
+        if told.sequence <= old.sequence:
+            return True  # read already
+        fresh = {score.node: score for score in told.scores if score.node in old.nodes}
+        self.snapshot = replace(old, scores=_kept(old.scores, old.scores | fresh), sequence=told.sequence)
+        self.confirm()
+        self.roster.take_scores(self.snapshot.scores, time.monotonic())
+        self._judge()
+        return True
+
+    def confirm(self) -> None:
+        """The snapshot is that of this moment."""
+        self.refreshed_at = time.monotonic()
 
     async def close(self) -> None:
         links, self.links = list(self.links.values()), {}
@@ -201,6 +191,10 @@ class Fleet:
         if node.kind is NodeKind.VPN:
             return VpnLink(node.id, node.agent, self._stocks, on_change=self.touched)
         return None
+
+    def _judge(self) -> None:
+        for seat in self.roster.judge(time.monotonic()):
+            log.warning("node ejected", node=seat.id, why="dials fail more than elsewhere", seconds=_left(seat))
 
     def _relink(self) -> None:
         wanted = {n.id: n for n in self.snapshot.nodes.values() if self._routes.reaches(n) and n.status in _LINKED}
@@ -271,13 +265,3 @@ def _kept(old: dict[str, R], new: dict[str, R]) -> dict[str, R]:
 
 def _left(seat: Seat) -> float:
     return round(seat.out_until - time.monotonic())
-
-
-async def _listen(registry: Registry, changed: asyncio.Event) -> None:
-    while True:
-        try:
-            async with contextlib.aclosing(registry.events()) as events:
-                async for _event in events:
-                    changed.set()
-        except RegistryError:
-            await asyncio.sleep(REFRESH_S / 2)

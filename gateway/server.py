@@ -19,6 +19,7 @@ from gateway import compiled, metrics, start
 from gateway.auth import Authenticator
 from gateway.child import LINE_LIMIT, UNREAD_BYTES
 from gateway.connection_log import ConnectionLog
+from gateway.following import follow
 from gateway.guesses import Word, read_word, write_word
 from gateway.identity import Identifier
 from gateway.limits import Limiter
@@ -219,7 +220,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
     # All workers of a gateway are children of one supervisor.
     reporter = Reporter(registry, fleet, worker.metrics, f"{told.machine}:{os.getppid()}")
     running = [
-        asyncio.create_task(fleet.follow(registry), name="snapshot"),
+        asyncio.create_task(follow(fleet, registry), name="snapshot"),
         asyncio.create_task(limiter.run(), name="limits"),
         asyncio.create_task(reporter.run(), name="reports"),
     ]

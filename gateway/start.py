@@ -33,7 +33,14 @@ class Start:
     failures: Sequence[Entry] | None = None
 
 
-def dump(settings: GatewaySettings, redis: RedisSettings, machine: str, log_level: str, reload: Sequence[str]) -> bytes:
+def dump(
+    settings: GatewaySettings,
+    redis: RedisSettings,
+    machine: str,
+    log_level: str,
+    reload: Sequence[str],
+    metrics_token: SecretStr | None = None,
+) -> bytes:
     """The plan of a gateway. `reload` is the command that makes a new one: its last word, added by the supervisor, is
     the number of the descriptor to write it to.
     """
@@ -47,7 +54,9 @@ def dump(settings: GatewaySettings, redis: RedisSettings, machine: str, log_leve
         "reload": reload,
         "worker": worker,
     }
-    return json.dumps(_plain(plan)).encode()
+    # A supervisor of an older version takes only the keys it knows.
+    more = {"metrics_token": metrics_token} if metrics_token is not None else {}
+    return json.dumps(_plain(plan | more)).encode()
 
 
 def read(text: bytes) -> Start:

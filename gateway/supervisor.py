@@ -27,9 +27,9 @@ from gateway.generation import Generation
 from gateway.guesses import Guesses, read_word
 from gateway.line_writer import LineWriter
 from gateway.metrics import Counters
-from gateway.monitor import Monitor
 from gateway.plan import Plan, PlanError, ask_anew
 from gateway.resources import listening_socket, raise_descriptor_limit
+from health.monitor import Monitor
 from health.process import Backoff
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Supervisor:
         self._past_restarts = 0
         self._guesses = Guesses()
         self._stopping = False
-        self._monitor = Monitor(self._ready, self._show)
+        self._monitor = Monitor(self._ready, self._show, listening_socket, plan.metrics_token)
         self._generations: list[Generation] = []
         self._serving = self._generation(plan, sockets)
 
@@ -141,6 +141,7 @@ class Supervisor:
             async with asyncio.timeout(UP_WITHIN_S):
                 await new.until_ready()
             await self._monitor.listen(plan.metrics_listen)
+            self._monitor.token = plan.metrics_token
         except BaseException:
             new.retire(signal.SIGKILL)
             _close(sockets, but=old.sockets)

@@ -4,7 +4,8 @@ A part of `health.registry`, which hands in its connection; nothing here opens o
 
     slot:<account>:<n>  the node that holds session n of an account, n from 0; changed by the scripts below alone
     gate:<account>      there while no node of the account may be started, with the reason; expires
-    penalties           hash: server -> how often it failed lately; halves every 10 minutes, below 0.25 it is forgiven
+    penalties           hash: server -> how often it failed lately; halves every 10 minutes, below 0.25 it is forgiven;
+                        all of it goes an hour after the last failure
 
 All times are Redis's own, in milliseconds: the clocks of those who ask may differ.
 """
@@ -117,6 +118,7 @@ for i = 1, #all, 2 do
 end
 weight = math.min(weight + 1, tonumber(ARGV[3]))
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode({schema = 1, weight = weight, at = now}))
+redis.call('PEXPIRE', KEYS[1], math.ceil(6 * ARGV[2]))
 return 1
 """
 )

@@ -3,49 +3,89 @@
 A node's watch keeps one connection to its agent and measures at its own moment, so no node waits for another. The
 collector writes the newest samples in one go, once a second, which is also its sign of life. An agent that is gone
 gives a negative sample at once; one that stays silent (a busy machine) only after three questions.
+
+An agent that says what cannot be true gives a negative sample at once, too: who is wrong in one number is not to be
+believed about the kill switch. It is asked again over a new connection.
+
+A second collector on the machine stands by: it asks as well, and writes once the lease of the first has ended.
 """
 
 import asyncio
+import contextlib
 import random
+import secrets
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
 
-from health import score
+from health import collector_numbers, score
 from health.agent_client import AgentClient, AgentError
-from health.config import CollectorSettings, RedisSettings
+from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings, SpeedTestSettings
+from health.exposing import exposing
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
 
+if TYPE_CHECKING:
+    from health.speed_runner import SpeedRunner
+
 log = structlog.get_logger()
+# Agents that go away together (their machine's engine, say) are written together.
+_TOGETHER_S = 0.05
 
 
-async def run(settings: CollectorSettings, redis: RedisSettings, machine: str) -> None:
+class _NonsenseError(Exception):
+    """An agent said what cannot be true."""
+
+
+async def run(
+    settings: CollectorSettings,
+    redis: RedisSettings,
+    machine: str,
+    metrics: MetricsSettings = OPEN,
+    speed: SpeedTestSettings | None = None,
+) -> None:
     """Collect for `machine` until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
-    collector = Collector(settings, registry, machine)
+    collector = Collector(settings, registry, machine, _speed_tests(speed, registry, machine))
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
-            async for _ in ticks(settings.interval, stop):
-                await collector.tick()
+            async with exposing(settings.metrics_listen, metrics):
+                async for _ in ticks(settings.interval, stop):
+                    await collector.tick()
         finally:
             await collector.close()
             await registry.close()
     log.info("collector ended", machine=machine)
 
 
+def _speed_tests(speed: SpeedTestSettings | None, registry: Registry, machine: str) -> "SpeedRunner | None":
+    if speed is None or speed.urls is None:
+        return None
+    from health.speed_runner import SpeedRunner  # brings an HTTP client, which costs memory
+
+    return SpeedRunner(speed, registry, machine)
+
+
 class Collector:
     """The watches of one machine's nodes."""
 
-    def __init__(self, settings: CollectorSettings, registry: Registry, machine: str) -> None:
+    def __init__(
+        self, settings: CollectorSettings, registry: Registry, machine: str, speed: "SpeedRunner | None" = None
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._machine = machine
+        self._holder = secrets.token_hex(8)
+        self._writes: bool | None = None
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
+        self._urgent: asyncio.Task[None] | None = None
+        self._speed = speed
         self._redis_lost = False
 
     async def tick(self) -> None:
@@ -53,9 +93,13 @@ class Collector:
         try:
             # A Redis that came back empty knows no nodes: no reason to let go of the agents.
             complete = bool(await self._registry.epoch())
-            await self._follow(await self._registry.nodes(), complete=complete)
-            await self._registry.put_samples(self._machine, self._fresh())
+            nodes = await self._registry.nodes()
+            await self._follow(nodes, complete=complete)
+            await self._write()
+            if self._speed is not None and complete and self._writes:
+                await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
+            collector_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:
                 log.warning("Redis is gone; agents are watched on", reason=str(error))
             self._redis_lost = True
@@ -65,9 +109,44 @@ class Collector:
         self._redis_lost = False
 
     async def close(self) -> None:
-        """End every watch."""
+        """End every watch and a speed test that runs, and let a collector that stands by take over at once."""
+        if self._speed is not None:
+            await self._speed.close()
         watches, self._watches = list(self._watches.values()), {}
         await asyncio.gather(*(watch.close() for watch in watches))
+        if self._urgent is not None:
+            await self._urgent
+        if self._writes:
+            with contextlib.suppress(RegistryError):
+                await self._registry.release(self._role, self._holder)
+
+    @property
+    def _role(self) -> str:
+        return f"collecting:{self._machine}"
+
+    async def _write(self) -> None:
+        started = time.monotonic()
+        writes = await self._registry.acquire(self._role, self._holder, self._settings.lease)
+        if writes != self._writes:
+            log.info("collecting" if writes else "standing by", machine=self._machine)
+        self._writes = writes
+        # What is measured while another one writes is not kept for later. After a long stall another one may write.
+        fresh = self._fresh()
+        if writes and time.monotonic() - started < self._settings.lease:
+            collector_numbers.NUMBERS.take(fresh)
+            await self._registry.put_samples(self._machine, fresh)
+            collector_numbers.WRITTEN.set_to_current_time()
+
+    def _hurry(self) -> None:
+        """An agent has gone: that need not wait for the next tick."""
+        if self._urgent is None or self._urgent.done():
+            self._urgent = asyncio.create_task(self._write_soon(), name="write soon")
+
+    async def _write_soon(self) -> None:
+        await asyncio.sleep(_TOGETHER_S)
+        # Where Redis does not answer, the next tick says so.
+        with contextlib.suppress(RegistryError):
+            await self._write()
 
     async def _follow(self, nodes: dict[str, Node], *, complete: bool) -> None:
         ours = {n.id: n for n in nodes.values() if n.machine == self._machine and _alive(n)}
@@ -79,7 +158,7 @@ class Collector:
             if gone or moved or watch.ended:
                 await self._watches.pop(node_id).close()
         for node_id in wanted.keys() - self._watches.keys():
-            self._watches[node_id] = Watch(node_id, wanted[node_id], self._settings)
+            self._watches[node_id] = Watch(node_id, wanted[node_id], self._settings, self._hurry)
 
     def _fresh(self) -> list[Sample]:
         now = time.time()
@@ -88,12 +167,14 @@ class Collector:
 
 
 class Watch:
-    """One node's agent, asked at a steady rate for as long as the watch lives."""
+    """One node's agent, asked at a steady rate for as long as the watch lives. `gone()` is called when it goes away."""
 
-    def __init__(self, node_id: str, path: str, settings: CollectorSettings) -> None:
+    def __init__(self, node_id: str, path: str, settings: CollectorSettings, gone: Callable[[], None]) -> None:
         self.path = path
         self._node = node_id
         self._settings = settings
+        self._gone = gone
+        self._refused = 0
         self._client: AgentClient | None = None
         self._newest: Sample | None = None
         self._silent = 0
@@ -130,13 +211,16 @@ class Watch:
         try:
             client = self._client or await self._connect()
             answer = await client.sample(self._settings.timeout)
-            fixed = {"schema": 1, "node": self._node, "at": time.time(), "reachable": True}
-            self._newest = Sample.model_validate({**answer, **fixed})
+            if answer.get("node", self._node) != self._node:
+                raise _NonsenseError("it speaks of another node")
+            known = {"schema": 1, "node": self._node, "at": time.time(), "reachable": True, "refused": self._refused}
+            self._newest = Sample.model_validate({**answer, **known})
         except AgentError as error:
             self._failed(str(error))
         except ValidationError as error:
-            self._hang_up()
-            self._failed(f"nonsense in the sample's {error.errors()[0]['loc']}")
+            self._refuse(f"its {'.'.join(str(part) for part in error.errors()[0]['loc'])[:100]} cannot be")
+        except _NonsenseError as error:
+            self._refuse(str(error))
         else:
             self._silent = 0
             self._report(True, "")
@@ -146,21 +230,32 @@ class Watch:
         hello = await client.connect(self._settings.timeout)
         if hello.node != self._node:
             client.close()
-            raise AgentError(f"the agent says it is {hello.node!r}")
+            raise _NonsenseError(f"it says it is {hello.node[:20]!r}")
         self._client = client
         return client
 
     def _on_close(self) -> None:
         self._client = None
         self._failed("agent closed")
+        self._gone()
+
+    def _refuse(self, reason: str) -> None:
+        self._refused += 1
+        if self._refused == 1:
+            log.warning("sample refused", node=self._node, reason=reason)
+        self._hang_up()
+        self._newest = self._unreachable()
 
     def _failed(self, reason: str) -> None:
         self._silent += 1
         if self._client is not None and self._silent < score.FALL:
             return
         self._hang_up()
-        self._newest = score.unreachable_sample(self._node, time.time())
+        self._newest = self._unreachable()
         self._report(False, reason)
+
+    def _unreachable(self) -> Sample:
+        return score.unreachable_sample(self._node, time.time()).model_copy(update={"refused": self._refused})
 
     def _hang_up(self) -> None:
         client, self._client = self._client, None

@@ -134,29 +134,51 @@ class Tunnel(StrEnum):
     DOWN = "down"
 
 
+Counter = Annotated[int, Field(ge=0, lt=1 << 63)]
+Milliseconds = Annotated[float, Field(ge=0, le=60_000)]
+TargetName = Annotated[str, Field(pattern=r"^[0-9.]{7,15}:[0-9]{1,5}$")]
+
+
 class Sample(Record):
     """What the collector measured about a node, once a second. Expires after 5 s.
 
-    `probe_ms` is the round trip of the last answered probe (None: nothing measured yet), `loss` the share of the last
-    probes that stayed unanswered, `handshake_age_s` WireGuard's (None elsewhere).
+    All of it was seen through the tunnel, by its agent; None (and the empty text) is "not known". A round of probes
+    asks the tunnel's name servers and several targets at once; a dead target is not a dead tunnel.
+
+    `probe_ms` is how long (milliseconds) the last good round took to become one, `connect_ms` the median TCP connect
+    time of the last round over the `targets` that answered (address and port; None: no answer), or how long a round has
+    been waiting for all of them, if that is longer; `jitter_ms` the mean difference between the connect times of one
+    round and the next. `loss` is the share of the last 20 probes that the witness in the middle (name servers and
+    targets) left unanswered: what is lost to all of them alike, and not one target's fault. `dns_ms` is the time of the
+    last look-up by the tunnel's name servers, `dns_ok` whether one of them answers. `exit_ip` and `exit_country` are
+    how the exit looks from outside, as last asked for this generation.
+
+    `cpu_percent` is the container's (100: one core), `memory_bytes` what it uses, `rx_bytes` and `tx_bytes` what the
+    tunnel has carried in all, `handshake_age_s` WireGuard's (None elsewhere). `refused` counts what this agent said
+    that cannot be true, since its collector began to ask it.
     """
 
     node: NodeId
     at: UnixTime
     reachable: bool
     tunnel: Tunnel = Tunnel.DOWN
-    generation: Annotated[int, Field(ge=0)] = 0
+    generation: Counter = 0
     kill_switch: bool = False
-    probe_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
+    probe_ms: Milliseconds | None = None
+    connect_ms: Milliseconds | None = None
+    jitter_ms: Milliseconds | None = None
     loss: Annotated[float, Field(ge=0, le=1)] = 0.0
-    handshake_age_s: Annotated[float, Field(ge=0)] | None = None
-    rx_bytes: Annotated[int, Field(ge=0)] = 0
-    tx_bytes: Annotated[int, Field(ge=0)] = 0
-    connect_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
-    jitter_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
-    dns_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
+    targets: Annotated[dict[TargetName, Milliseconds | None], Field(max_length=8)] = {}
+    dns_ms: Milliseconds | None = None
     dns_ok: bool | None = None
-    cpu_percent: Annotated[float, Field(ge=0)] | None = None
+    exit_ip: Annotated[str, Field(max_length=45)] = ""
+    exit_country: Annotated[str, Field(pattern=r"^([a-z]{2})?$")] = ""
+    handshake_age_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    cpu_percent: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    memory_bytes: Counter | None = None
+    rx_bytes: Counter = 0
+    tx_bytes: Counter = 0
+    refused: Counter = 0
 
 
 class Score(Record):
@@ -230,13 +252,17 @@ class Scope(StrEnum):
 
 
 class Token(Record):
-    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); `created_at` is Unix seconds."""
+    """An API token. Of its secret only the SHA-256 is stored (64 hex digits); times are Unix seconds.
+
+    `expires_at` None: it is good until it is removed.
+    """
 
     id: TokenId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. -]{1,64}$")]
     scope: Scope
     sha256: Annotated[str, Field(repr=False, pattern=r"^[0-9a-f]{64}$")]
     created_at: float
+    expires_at: float | None = None
 
 
 def new_node_id(country: str) -> str:

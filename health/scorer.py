@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 import structlog
 
-from health import scorer_metrics
+from health import scorer_metrics, scorer_numbers
 from health.book import Book
-from health.config import RedisSettings, ScorerSettings
+from health.config import OPEN, MetricsSettings, RedisSettings, ScorerSettings
+from health.exposing import exposing
 from health.model import Node
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
@@ -22,15 +23,16 @@ log = structlog.get_logger()
 ROLE = "scorer"
 
 
-async def run(settings: ScorerSettings, redis: RedisSettings) -> None:
+async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSettings = OPEN) -> None:
     """Score, or stand by, until SIGTERM or SIGINT."""
     registry = Registry.open(redis)
     scorer = Scorer(settings, registry)
     with stop_signals() as stop:
         try:
             log.info("scorer started")
-            async for _ in ticks(settings.interval, stop):
-                await scorer.tick()
+            async with exposing(settings.metrics_listen, metrics):
+                async for _ in ticks(settings.interval, stop):
+                    await scorer.tick()
         finally:
             await scorer.close()
             await registry.close()
@@ -61,7 +63,9 @@ class Scorer:
             if time.monotonic() - started < self._settings.lease:
                 await self._registry.put_scores(self._book.scores)
                 self._told.looked(self._book, nodes)
+                scorer_numbers.written(self._book.scores, time.time(), time.monotonic() - started)
         except RegistryError as error:
+            scorer_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:
                 log.warning("Redis is gone; scores stand still", reason=str(error))
             self._redis_lost = True
@@ -82,6 +86,7 @@ class Scorer:
             log.info("leading" if leads else "standing by", role=ROLE)
             self._book = Book()
             self._told.begin()
+            scorer_numbers.leading(leads)
         self._leading = leads
         return leads
 

@@ -1,7 +1,8 @@
 """What the handlers work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from control.fleet import Fleet
 from control.nodefiles import NodeFiles
 from control.providers import Provider
 from control.reconcile import Reconciler
+from health.config import SpeedTestSettings
 from health.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One API's surroundings. `changed` wakes the reconciler; `gateways` are the addresses of gateways' metrics."""
+    """One API's surroundings. `changed` wakes the reconciler.
+
+    `gateways` are the addresses of gateways' metrics, which take `metrics_token` if it is not empty; `certificates` are
+    files whose end is shown.
+    """
 
     fleet: Fleet
     registry: Registry
@@ -35,6 +41,10 @@ class Context:
     changed: Callable[[], None]
     engine: Engine | None = None
     gateways: tuple[str, ...] = ()
+    metrics_token: str = ""
+    certificates: tuple[Path, ...] = ()
+    metrics_open: bool = False
+    speed: SpeedTestSettings = field(default_factory=SpeedTestSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,10 @@ def page(spec: dict[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = [
-        (f"<code>{escape(p['name'])}</code> <span class=muted>{p['in']}</span>", _shape(p["schema"]))
+        (
+            f"<code>{escape(p['name'])}</code> <span class=muted>{p['in']}</span>",
+            f"{_shape(p['schema'])} <span class=muted>{escape(p['description'])}</span>",
+        )
         for p in operation["parameters"]
     ]
     body = operation.get("requestBody")
@@ -95,7 +98,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     who = f"scope {scope}" if scope else "open to all"
     table_rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
     return (
-        f"<details><summary><code><span class=method>{method.upper()}</span> {escape(path)}</code> "
+        f'<details id="{escape(operation["operationId"])}">'
+        f"<summary><code><span class=method>{method.upper()}</span> {escape(path)}</code> "
         f"{escape(operation['summary'])}</summary><p>{escape(operation.get('description', ''))} "
         f"<span class=muted>({who})</span></p><table>{table_rows}</table></details>"
     )
@@ -133,7 +137,8 @@ def _type(name: str, schema: dict[str, Any]) -> str:
         for field, one in schema.get("properties", {}).items()
     )
     shape = f"<table>{rows}</table>" if rows else f"<p>{_shape(schema)}</p>"
+    # Open: a link to something that is folded away would lead nowhere.
     return (
-        f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
+        f'<details open id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
         f"<p>{escape(schema.get('description', ''))}</p>{shape}</details>"
     )

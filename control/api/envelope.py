@@ -2,14 +2,11 @@
 refusal, and header fields that keep browsers from harm.
 """
 
-import ipaddress
 import itertools
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -25,7 +22,6 @@ from control.api.table import Operation
 
 _X_REQUEST_ID = istr("X-Request-Id")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-Ip")
 _HEADERS = tuple(HEADERS.items())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,7 +43,9 @@ def envelope(here: Context, made: Parts) -> Middleware:
             elif operation.changes:
                 response = await _change(here, made, request, operation)
             else:
-                who = made.gate.at_once(request) or _allowed(await _principal(made, request, operation), operation)
+                who = made.gate.at_once(request) or _allowed(
+                    await _principal(here, made, request, operation), operation
+                )
                 response, _ = await operation.run(request, here, made, who)
         except Exception as error:
             response = told(error, request.method, request.path, request[REQUEST_ID])
@@ -83,7 +81,7 @@ def dress(request: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _change(here: Context, made: Parts, request: web.Request, operation: Operation) -> web.StreamResponse:
-    who = await _principal(made, request, operation)
+    who = await _principal(here, made, request, operation)
     subject = next(iter(request.match_info.values()), "")
     try:
         _same_origin(request)
@@ -98,9 +96,9 @@ async def _change(here: Context, made: Parts, request: web.Request, operation: O
     return response
 
 
-async def _principal(made: Parts, request: web.Request, operation: Operation) -> Principal:
+async def _principal(here: Context, made: Parts, request: web.Request, operation: Operation) -> Principal:
     """Who sent `request`, if the operation is not open. Raises ApiError 401 or 429."""
-    if operation.scope is None or (operation.open_on_loopback and is_local(request)):
+    if operation.scope is None or (operation.may_be_open and here.metrics_open):
         return ANYBODY
     return await made.gate.admit(request)
 
@@ -110,20 +108,6 @@ def _allowed(who: Principal, operation: Operation) -> Principal:
     if operation.scope is not None and not who.scope.includes(operation.scope):
         raise ApiError(403, "forbidden", f"this takes the scope {operation.scope.value}, yours is {who.scope.value}")
     return who
-
-
-def is_local(request: web.Request) -> bool:
-    """Whether `request` came to a loopback listener, and not by way of another proxy there."""
-    if any(name in request.headers for name in _FORWARDED):
-        return False
-    name: Any = request.transport.get_extra_info("sockname") if request.transport is not None else None
-    return isinstance(name, tuple) and _is_loopback(name[0])
-
-
-@lru_cache(64)
-def _is_loopback(address: str) -> bool:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _same_origin(request: web.Request) -> None:

@@ -1,5 +1,7 @@
 """Every refusal in one form: `{"detail": text, "status": number, "reason": word}`."""
 
+import json
+
 import structlog
 from aiohttp import web
 
@@ -42,10 +44,17 @@ def told(error: Exception, method: str, path: str, request_id: str) -> web.Respo
     return refusal(known)
 
 
+def body_of(error: ApiError) -> bytes:
+    """`error` as JSON."""
+    return json.dumps({"detail": error.detail, "status": error.status, "reason": error.reason}).encode()
+
+
 def refusal(error: ApiError) -> web.Response:
     """The response that tells `error`."""
-    body = {"detail": error.detail, "status": error.status, "reason": error.reason}
-    response = web.json_response(body, status=error.status, headers=error.headers)
+    body = body_of(error)
+    response = web.Response(
+        body=body, status=error.status, content_type="application/json", charset="utf-8", headers=error.headers
+    )
     response[REASON] = error.reason
     return response
 

@@ -5,12 +5,14 @@ A reader that takes nothing is dropped rather than buffered for: its memory is b
 
 import asyncio
 import socket
+import time
 
 from aiohttp import web
 
 from control.api.bodies import Empty, NoQuery
 from control.api.envelope import dress
 from control.api.errors import ApiError
+from control.api.gate import Principal
 from control.api.streams import TooManyError
 from control.api.table import Call, Table
 
@@ -41,7 +43,7 @@ async def events(call: Call[Empty, NoQuery]) -> web.StreamResponse:
         stream.cut = call.request.transport.abort
     try:
         response = await _begun(call.request)
-        while (frames := await stream.next(HEARTBEAT_S)) is not None:
+        while (frames := await stream.next(HEARTBEAT_S)) is not None and not _over(call.who):
             stream.sending = True
             async with asyncio.timeout(STUCK_S):
                 await response.write(frames or _BEAT)
@@ -53,6 +55,11 @@ async def events(call: Call[Empty, NoQuery]) -> web.StreamResponse:
     finally:
         streams.shut(stream)
     return response
+
+
+def _over(who: Principal) -> bool:
+    """Whether the token that opened a stream has expired meanwhile."""
+    return who.until is not None and time.time() >= who.until
 
 
 async def _begun(request: web.Request) -> web.StreamResponse:

@@ -20,20 +20,23 @@ from control import tokens
 from control.api.errors import ApiError
 from control.api.feed import Feed
 from control.api.slowdown import Slowdown
+from control.api.views import shown_time
 from health.model import Scope, Token
 from health.registry import Registry
 
 USER = "admin"
 TOKENS_KEPT = 1000
+_EXPIRED = {"WWW-Authenticate": 'Bearer realm="vpnexit", error="invalid_token"'}
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="vpnexit", charset="UTF-8"'}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever proved who they are. `name` is `admin` or `token:<id>`."""
+    """Whoever proved who they are. `name` is `admin` or `token:<id>`; `until`: Unix seconds, None without end."""
 
     name: str
     scope: Scope
+    until: float | None = None
 
 
 ADMIN = Principal(USER, Scope.ADMIN)
@@ -41,10 +44,15 @@ ANYBODY = Principal("anybody", Scope.READ)
 
 
 class Gate:
-    """Judges the Authorization field of requests. `clock` gives monotonic seconds."""
+    """Judges the Authorization field of requests. `clock` gives monotonic seconds, `wall` Unix seconds."""
 
     def __init__(
-        self, password: str, registry: Registry, feed: Feed, clock: Callable[[], float] = time.monotonic
+        self,
+        password: str,
+        registry: Registry,
+        feed: Feed,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._expected = f"{USER}:{password}".encode()
         # What nearly every client sends for it, so that nothing has to be decoded.
@@ -52,6 +60,7 @@ class Gate:
         self._registry = registry
         self._feed = feed
         self._clock = clock
+        self._wall = wall
         self._known: OrderedDict[str, tuple[int, Token]] = OrderedDict()
         self._changes = 0
         self.slowdown = Slowdown()
@@ -96,7 +105,11 @@ class Gate:
         token = await self._token(token_id) if token_id else None
         if token is None or not tokens.matches(token, secret.strip()):
             return None
-        return Principal(f"token:{token.id}", token.scope)
+        if tokens.expired(token, self._wall()):
+            # Told to nobody but its owner: whoever sent this has the secret.
+            text = f"this token expired at {shown_time(token.expires_at)}: ask for a new one"
+            raise ApiError(401, "token_expired", text, _EXPIRED)
+        return Principal(f"token:{token.id}", token.scope, token.expires_at)
 
     async def _token(self, token_id: str) -> Token | None:
         changes, token = self._known.get(token_id, (-1, None))

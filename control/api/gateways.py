@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from control.load import bearer
+
 TIMEOUT_S = 0.5
 KEPT_S = 1.0
 MOST_BYTES = 4 * 1024 * 1024
@@ -27,10 +29,11 @@ class Counts:
 
 
 class Gateways:
-    """The gateways at `addresses` (host:port of their metrics)."""
+    """The gateways at `addresses` (host:port of their metrics), which take `token` if it is not empty."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], token: str = "") -> None:
         self._addresses = addresses
+        self._token = token
         self._last: tuple[float, Counts] = (-KEPT_S, Counts())
         self._alone = asyncio.Lock()
 
@@ -47,7 +50,7 @@ class Gateways:
         if not self._addresses:
             return Counts()
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False, headers=bearer(self._token)) as session:
             found = await asyncio.gather(*(self._one(session, address) for address in self._addresses))
         told = [counts for counts in found if counts is not None]
         return Counts(

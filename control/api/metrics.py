@@ -1,15 +1,19 @@
-"""/metrics: control in Prometheus' text format. Open where the listener is loopback; elsewhere it takes scope read."""
+"""/metrics: control in Prometheus' text format. It takes scope read, unless `control.metrics_open` says otherwise.
+
+Who sends a request to loopback is not to be seen: a TCP proxy on this machine forwards anybody's.
+"""
 
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from control.api.board import Picture
 from control.api.bodies import Empty, NoQuery
+from control.api.numbers import numbers
 from control.api.table import Call, Table
 from control.api.views import STATUS
 from control.fleet import FleetError
@@ -53,11 +57,11 @@ class Metrics(Collector):
         yield from (requests, seconds, changes)
 
 
-@table.add("GET", "/metrics", "metrics", media="text/plain", open_on_loopback=True)
+@table.add("GET", "/metrics", "metrics", media="text/plain", may_be_open=True)
 async def metrics(call: Call[Empty, NoQuery]) -> web.Response:
     """Control's numbers, for Prometheus
 
-    On a loopback listener open to all; elsewhere, and behind another proxy, with scope read.
+    Takes a token of scope read, except where `control.metrics_open` is set.
     """
     parts = call.parts
     try:
@@ -67,6 +71,8 @@ async def metrics(call: Call[Empty, NoQuery]) -> web.Response:
     here = CollectorRegistry()
     here.register(_Fleet(picture, call.here.reconciler.leader, len(parts.streams), len(parts.gate.slowdown)))
     here.register(parts.metrics)
+    here.register(await numbers(call.here, picture.snapshot if picture is not None else None))
+    here.register(REGISTRY)  # what is counted elsewhere in this process, and the process itself
     text = generate_latest(here)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -3,8 +3,9 @@
 from aiohttp import web
 
 from control.api.board import Body, joined
-from control.api.bodies import Empty, LogsQuery, NodesQuery, NoQuery, StartBody, nothing
+from control.api.bodies import Empty, LogsQuery, NodesQuery, NoQuery, StartBody
 from control.api.errors import ApiError
+from control.api.reading import nothing
 from control.api.table import Answer, Call, Table
 from control.api.views import (
     STATUS,

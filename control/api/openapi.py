@@ -15,9 +15,16 @@ TITLE = "VPN Exit Controller"
 VERSION = "1"
 ABOUT = (
     "Starts, stops and watches VPN exits. Countries are ISO 3166-1 alpha-2 codes. Every refusal has the form of "
-    "Refusal; X-Request-Id is taken from the request, or made up, and always answered."
+    "Refusal, also that of what is no HTTP request (400), of too large a head (431) and of one connection too many "
+    "(503). X-Request-Id is taken from the request, or made up, and always answered."
 )
 _REF = "#/components/schemas/{model}"
+_PATH_WORDS = {
+    "country": "two letters, such as jp",
+    "id": "a node's id, as in the list of nodes",
+    "token": "a token's id, as in the list of tokens",
+    "name": "a proxy user's name",
+}
 _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "country": {"$ref": "#/components/schemas/Country"},
     "id": {"type": "string", "pattern": "^[a-z]{2}[0-9a-f]{6}$"},
@@ -89,7 +96,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.description:
         made["description"] = operation.description
     if operation.scope is not None:
-        made["security"] = [{"basic": []}, {"bearer": []}, *([{}] if operation.open_on_loopback else [])]
+        made["security"] = [{"basic": []}, {"bearer": []}, *([{}] if operation.may_be_open else [])]
         made["x-scope"] = operation.scope.value
     if operation.changes and operation.body is not Empty:
         schema = _schema(operation.body, "validation", schemas)
@@ -99,14 +106,20 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(operation: Operation, schemas: dict[str, Any]) -> list[dict[str, Any]]:
     found = [
-        {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH_WORDS[name],
+            "schema": _PATH_SCHEMAS[name],
+        }
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
     # Fields of a body that may stand in the query instead are checked as a body is; only one place is described.
     fields = _local(operation.query, schemas) if operation.query is not NoQuery else {}
     for name, schema in fields.items():
-        known = {"name": name, "in": "query", "required": False, "schema": schema}
-        found.append(known | ({"description": schema["description"]} if "description" in schema else {}))
+        said = schema["description"]
+        found.append({"name": name, "in": "query", "required": False, "description": said, "schema": schema})
     if operation.if_match:
         found.append(
             {

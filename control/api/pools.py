@@ -5,7 +5,7 @@ from typing import Any
 from control.api.bodies import Country, Empty, NoQuery, PoolBody, ScaleBody
 from control.api.context import Context
 from control.api.table import Answer, Call, Table
-from control.api.views import PoolView, pool_view
+from control.api.views import DeletedView, PoolView, pool_view
 from control.providers import ProviderError
 from health.model import Pool, Scope
 from health.registry import Snapshot, StaleVersionError
@@ -45,11 +45,27 @@ async def put_pool(call: Call[PoolBody, NoQuery]) -> Answer:
 
     With `version` in the body, or with If-Match, only if nobody changed it since.
     """
-    changes = call.body.changes()
-    version = call.body.version
-    if call.if_match is not None:
-        version = await _matching(call, version)
-    return await _changed(call, await call.here.fleet.change_pool(call.path["country"], changes, version))
+    return await _change(call, call.body.changes(), call.body.version)
+
+
+@table.add(
+    "DELETE",
+    "/api/pools/{country}",
+    "pool.remove",
+    scope=Scope.OPERATE,
+    answer=DeletedView,
+    refusals=(404, 409),
+    if_match=True,
+)
+async def delete_pool(call: Call[Empty, NoQuery]) -> DeletedView:
+    """Remove a pool
+
+    Only one that wants no node and has none: else 409 says what to do first. With If-Match only if nobody changed it
+    since.
+    """
+    country = call.path["country"]
+    await call.here.fleet.remove_pool(country, await _version(call, None))
+    return DeletedView(name=country)
 
 
 @table.add(
@@ -64,9 +80,7 @@ async def put_pool(call: Call[PoolBody, NoQuery]) -> Answer:
 )
 async def scale_pool(call: Call[ScaleBody, NoQuery]) -> Answer:
     """Give a country so many nodes"""
-    version = None if call.if_match is None else await _matching(call, None)
-    changes = {"desired": call.body.nodes}
-    return await _changed(call, await call.here.fleet.change_pool(call.path["country"], changes, version))
+    return await _change(call, {"desired": call.body.nodes})
 
 
 @table.add(
@@ -109,18 +123,25 @@ async def list_countries(call: Call[Empty, NoQuery]) -> Answer:
     return Answer(sorted(found))
 
 
-async def _matching(call: Call[Any, Any], version: int | None) -> int:
-    """The version that If-Match names. Raises StaleVersionError where it is none, or not that of the body."""
-    text = call.if_match or ""
-    named = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
-    if named < 0 or version not in (None, named):
+async def _change(call: Call[Any, Any], changes: dict[str, Any], version: int | None = None) -> Answer:
+    fleet = call.here.fleet
+    pool = await fleet.change_pool(call.path["country"], changes, await _version(call, version))
+    return _answer(call.here, await fleet.snapshot(), pool)
+
+
+async def _version(call: Call[Any, Any], named: int | None) -> int | None:
+    """The version that is to be changed, by If-Match and by the body (`named`); None: any.
+
+    Raises StaleVersionError where If-Match names none, or another one than the body.
+    """
+    text = call.if_match
+    if text is None:
+        return named
+    version = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
+    if version < 0 or named not in (None, version):
         pool = call.here.fleet.pool_of(await call.here.fleet.snapshot(), call.path["country"])
         raise StaleVersionError(pool.version)
-    return named
-
-
-async def _changed(call: Call[Any, Any], pool: Pool) -> Answer:
-    return _answer(call.here, await call.here.fleet.snapshot(), pool)
+    return version
 
 
 def _answer(here: Context, snapshot: Snapshot, pool: Pool) -> Answer:

@@ -55,7 +55,7 @@ def application(here: Context, password: str) -> web.Application:
         gate=Gate(password, here.registry, feed),
         streams=Streams(),
         metrics=Metrics(),
-        gateways=Gateways(here.gateways),
+        gateways=Gateways(here.gateways, here.metrics_token),
     )
     feed.listen(made.streams.heard)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[envelope(here, made)])

@@ -25,13 +25,15 @@ class StatsView(View):
 
 
 class HealthView(View):
-    """`degraded` while a part is missing. `ready`: what the API is asked can be answered."""
+    """`degraded` while a part is missing. `ready`: what the API is asked can be answered. `standby`: the fleet is
+    another machine's, whose control alone starts nodes; this one's troubles say which."""
 
     status: Literal["ok", "degraded"]
     ready: bool
     redis: Literal["ok", "down", "filling"]
     docker: Literal["ok", "down", "none"]
     leader: bool
+    standby: bool
 
 
 @table.add("GET", "/api/stats", "stats", answer=StatsView)
@@ -83,10 +85,12 @@ async def _health(call: Call[Empty, NoQuery]) -> HealthView:
         redis = "down"
     down = bool(here.reconciler.engine_trouble)
     docker: Literal["ok", "down", "none"] = "none" if here.engine is None else "down" if down else "ok"
+    standby = bool(here.reconciler.standby)
     return HealthView(
-        status="ok" if redis == "ok" and docker != "down" else "degraded",
-        ready=redis == "ok",
+        status="ok" if redis == "ok" and docker != "down" and not standby else "degraded",
+        ready=redis == "ok" and not standby,
         redis=redis,
         docker=docker,
         leader=here.reconciler.leader,
+        standby=standby,
     )

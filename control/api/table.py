@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
-from control.api.bodies import Body, Empty, NoQuery, Query, in_path, read_body, read_query
+from control.api.bodies import Body, Empty, NoQuery, Query
 from control.api.context import Context, Parts
 from control.api.gate import Principal
+from control.api.reading import in_path, read_body, read_query
 from health.model import Scope
 
 JSON = "application/json"
@@ -61,7 +62,7 @@ class Operation:
 
     `scope` None: open to all. `answer` is the type of the JSON answered, None where `media` is another type.
     `statuses` are those of success, `refusals` those beside the ones that follow from what it takes.
-    `body_as_query`: fields of the body may stand in the query instead.
+    `body_as_query`: fields of the body may stand in the query instead. `may_be_open`: `control.metrics_open` opens it.
     """
 
     method: str
@@ -79,7 +80,7 @@ class Operation:
     media: str
     body_as_query: bool
     if_match: bool
-    open_on_loopback: bool
+    may_be_open: bool
     handler: Callable[[Call[Any, Any]], Awaitable[Any]]
 
     @cached_property
@@ -140,7 +141,7 @@ class Table:
         media: str = JSON,
         body_as_query: bool = False,
         if_match: bool = False,
-        open_on_loopback: bool = False,
+        may_be_open: bool = False,
     ) -> Callable[[Handler[B, Q]], Handler[B, Q]]:
         """Enter the decorated handler. Its docstring is the summary and, after a blank line, the description."""
 
@@ -163,7 +164,7 @@ class Table:
                     media=media,
                     body_as_query=body_as_query,
                     if_match=if_match,
-                    open_on_loopback=open_on_loopback,
+                    may_be_open=may_be_open,
                     handler=handler,
                 )
             )

@@ -18,7 +18,8 @@ table = Table("tokens")
 async def list_tokens(call: Call[Empty, NoQuery]) -> list[TokenView]:
     """All tokens, without their secrets"""
     found = (await call.here.registry.tokens()).values()
-    return [token_view(token) for token in sorted(found, key=lambda token: (token.created_at, token.id))]
+    now = time.time()
+    return [token_view(token, now) for token in sorted(found, key=lambda token: (token.created_at, token.id))]
 
 
 @table.add(
@@ -35,15 +36,16 @@ async def create_token(call: Call[TokenBody, NoQuery]) -> NewTokenView:
     """Make a token
 
     `read` may look, `operate` may start, stop and scale as well, `admin` may do everything. Its secret is shown in this
-    answer only.
+    answer only. With `ttl` it is worth nothing after so many seconds, and stays in the list until it is removed.
     """
     await call.here.fleet.snapshot()  # a registry that is being refilled takes no new records
     if len(await call.here.registry.tokens()) >= MOST:
         raise ApiError(409, "limit", f"there are {MOST} tokens already: remove some first")
-    token, secret = new_token(call.body.name, call.body.scope, time.time())
+    now = time.time()
+    token, secret = new_token(call.body.name, call.body.scope, now, call.body.ttl)
     call.subject = token.id
     await call.here.registry.put_token(token)
-    return NewTokenView(**token_view(token).model_dump(), token=secret)
+    return NewTokenView(**token_view(token, now).model_dump(), token=secret)
 
 
 @table.add("DELETE", "/api/tokens/{token}", "token.remove", scope=Scope.ADMIN, answer=DeletedView, refusals=(404,))

@@ -97,7 +97,8 @@ for _method, _name in (("PATCH", "user.change"), ("PUT", "user.put")):
 async def delete_user(call: Call[Empty, NoQuery]) -> DeletedView:
     """Remove a proxy user"""
     user = await _matching(call)
-    await call.here.registry.delete_user(user.name)
+    if not await call.here.registry.removal.user(user):
+        raise _stale(user.name)
     call.here.changed()
     return DeletedView(name=user.name)
 

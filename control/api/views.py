@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from control import tokens
 from control.api.bodies import STATUSES, Country
 from health import countries, upstream
 from health.model import Node, NodeKind, NodeStatus, Pool, Protocol, Sample, Scope, Score, Strategy, Token, Tunnel, User
@@ -162,12 +163,14 @@ class DeletedView(View):
 
 
 class TokenView(View):
-    """One API token, without its secret."""
+    """One API token, without its secret. `expires_at` null: it is good until it is removed."""
 
     id: str
     name: str
     scope: Scope
     created_at: Time
+    expires_at: Time | None
+    expired: bool
 
 
 class NewTokenView(TokenView):
@@ -258,9 +261,16 @@ def user_view(user: User, month_bytes: int | None) -> UserView:
     )
 
 
-def token_view(token: Token) -> TokenView:
-    """One token."""
-    return TokenView(id=token.id, name=token.name, scope=token.scope, created_at=_time(token.created_at))
+def token_view(token: Token, now: float) -> TokenView:
+    """One token, at `now` (Unix seconds)."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        scope=token.scope,
+        created_at=_time(token.created_at),
+        expires_at=shown_time(token.expires_at),
+        expired=tokens.expired(token, now),
+    )
 
 
 def health_of(node: Node, score: Score | None) -> Health:

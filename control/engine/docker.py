@@ -1,7 +1,8 @@
 """Docker Engine through its SDK, off the event loop.
 
-Calls run in a small thread pool with one client per thread (requests' sessions are not meant to be shared). A daemon
-that hangs costs its callers a time-out and the pool its threads for as long, nothing else.
+Calls run in small thread pools with one client per thread (requests' sessions are not meant to be shared). A daemon
+that hangs costs its callers a time-out and the pool its threads for as long, nothing else. Listing has threads of its
+own, and so has stopping: containers that take their time to end must not pass for a daemon that does not answer.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from control.engine import EngineError, EngineGoneError, ImageMissingError, Name
 from control.model import LABEL, Container
 
 T = TypeVar("T")
-THREADS = 4
+THREADS = {"list": 2, "stop": 4, "other": 4}
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _NAME_TAKEN = "already in use"
 
@@ -37,7 +38,7 @@ class DockerEngine:
         self._machine = machine
         self._host = host
         self._timeout = timeout
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self._pools = {use: ThreadPoolExecutor(n, thread_name_prefix=f"docker-{use}") for use, n in THREADS.items()}
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
 
@@ -46,7 +47,7 @@ class DockerEngine:
         return frozenset({self._machine})
 
     async def containers(self) -> list[Container]:
-        return await self._call(self._list, self._timeout)
+        return await self._call(self._list, self._timeout, pool="list")
 
     async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
         if machine != self._machine:
@@ -62,7 +63,10 @@ class DockerEngine:
 
     async def stop(self, container_id: str, grace: float) -> None:
         # The SDK adds `timeout` to the time it waits for the answer.
-        await self._call(lambda: self._client().stop(container_id, timeout=round(grace)), self._timeout + grace)
+        def work() -> None:
+            self._client().stop(container_id, timeout=round(grace))
+
+        await self._call(work, self._timeout + grace, pool="stop")
 
     async def remove(self, container_id: str) -> None:
         def work() -> None:
@@ -98,7 +102,8 @@ class DockerEngine:
             subscription.cancel()
 
     async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.close()
 
@@ -120,12 +125,12 @@ class DockerEngine:
 
     def _new_client(self) -> docker.APIClient:
         settings = {"base_url": self._host} if self._host else docker.utils.kwargs_from_env()
-        _reachable(settings.get("base_url", DEFAULT_HOST))
+        reachable(settings.get("base_url", DEFAULT_HOST))
         return docker.APIClient(version="auto", timeout=self._timeout, **settings)
 
-    async def _call(self, work: Callable[[], T], within: float, image: str = "") -> T:
+    async def _call(self, work: Callable[[], T], within: float, image: str = "", pool: str = "other") -> T:
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: _translated(work, image))
+            future = asyncio.get_running_loop().run_in_executor(self._pools[pool], lambda: _translated(work, image))
             async with asyncio.timeout(within + 1.0):
                 return await future
         except TimeoutError:
@@ -197,7 +202,7 @@ def _container(client: docker.APIClient, entry: dict[str, Any], machine: str) ->
     )
 
 
-def _reachable(host: str) -> None:
+def reachable(host: str) -> None:
     """Raise OSError where nobody listens: the SDK leaves a socket it cannot connect open, at every attempt."""
     scheme, _, path = host.partition("://")
     if scheme in ("unix", "http+unix"):

@@ -15,6 +15,13 @@ class NoSlotError(ProviderError):
     """Every session of every account, or every server, is in use; one may become free."""
 
 
+def unknown_provider(name: str, known: Iterable[str]) -> str:
+    """What to say to somebody who names a provider that is not there."""
+    there = ", ".join(sorted(known)) or "none"
+    more = "; `custom` comes with custom.directory in the configuration" if name == "custom" else ""
+    return f"there is no provider {name!r}; there are: {there}{more}"
+
+
 @dataclass(frozen=True, slots=True)
 class Closed:
     """Why an account takes no node now. `full`: its sessions are in use, and one may become free."""
@@ -100,6 +107,10 @@ class Provider(Interface):
         By what is known; newer knowledge is fetched behind it, every ten minutes at most. Never waits, never raises. A
         server that is not known, or a provider in trouble, moves nobody. Nodes of other providers are passed over.
         """
+        ...
+
+    def refused(self, account: str) -> None:
+        """A VPN server refused the credentials of `account`: ask for them anew before the next use. Never raises."""
         ...
 
     async def countries(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from control import counts
 from control.providers import ProviderError
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -62,6 +63,7 @@ class Api:
         Raises ProviderError; its text never holds credentials.
         """
         self._check(path)
+        counts.PROVIDER_REQUESTS.inc()
         if self._session is None:
             self._session = aiohttp.ClientSession()
         limit = aiohttp.ClientTimeout(total=patience * self._timeout, connect=self._timeout, sock_read=self._timeout)
@@ -73,10 +75,13 @@ class Api:
                     raise self._refusal(path, response)
                 return await _decode(await self._read(response, path), path, response.content_type)
         except TimeoutError:
+            counts.PROVIDER_ERRORS.labels("timeout").inc()
             raise self._rest(path, SILENT_S, f"{path} did not answer in time") from None
         except aiohttp.ClientConnectorError as error:
+            counts.PROVIDER_ERRORS.labels("unreachable").inc()
             raise self._rest("", UNREACHABLE_S, f"{path} failed: {str(error)[:200]}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            counts.PROVIDER_ERRORS.labels("answer").inc()
             raise ProviderError(f"{path} failed: {str(error)[:200] or type(error).__name__}") from None
 
     async def close(self) -> None:
@@ -97,10 +102,12 @@ class Api:
     def _refusal(self, path: str, response: aiohttp.ClientResponse) -> StatusError:
         told = response.headers.get("Retry-After")
         if response.status == 429 or (response.status == 503 and told is not None):
+            counts.PROVIDER_ERRORS.labels("asked_too_often").inc()
             seconds = retry_after(told, self._wall())
             error = StatusError(path, response.status, f" (asked too often): nothing is asked for {seconds:.0f} s")
             self._quiet[""] = (self._clock() + seconds, f"{path} answered {response.status} (asked too often)")
             return error
+        counts.PROVIDER_ERRORS.labels("status").inc()
         return StatusError(path, response.status)
 
     async def _read(self, response: aiohttp.ClientResponse, path: str) -> bytes:
@@ -108,6 +115,7 @@ class Api:
         async for chunk in response.content.iter_chunked(65536):
             body += chunk
             if len(body) > MAX_ANSWER:
+                counts.PROVIDER_ERRORS.labels("answer").inc()
                 raise ProviderError(f"{path} answered more than {MAX_ANSWER} bytes")
         return bytes(body)
 
@@ -137,4 +145,5 @@ async def _decode(body: bytes, path: str, kind: str) -> Any:
         return await asyncio.to_thread(json.loads, body) if len(body) > _THREAD_ABOVE else json.loads(body)
     except (ValueError, RecursionError):
         what = "a web page" if kind == "text/html" else "something"
+        counts.PROVIDER_ERRORS.labels("answer").inc()
         raise ProviderError(f"{path} answered {what} that is not JSON") from None

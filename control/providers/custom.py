@@ -68,17 +68,18 @@ class Custom:
         nodes = list(others)
         in_use = {name for node in nodes for name in server_names(node)}
         offers = self._open(self._offers(await self._read(), wish, in_use), nodes, closed)
-        trouble: list[str] = []
+        trouble: list[ProviderError] = []
         for entry, remote in sorted(offers, key=lambda one: avoid.get(one[1].host, 0.0)):
             try:
                 address = await self._address(remote, in_use)
             except ProviderError as error:
-                trouble.append(str(error))
+                trouble.append(error)
                 if len(trouble) >= TRIES:
                     break
                 continue
             return Choice(entry.account, remote.host, entry.label.city, address, remote.port, remote.transport)
-        raise ProviderError("; ".join(trouble))
+        kind = NoSlotError if all(isinstance(error, NoSlotError) for error in trouble) else ProviderError
+        raise kind("; ".join(map(str, trouble)))
 
     async def material(self, node: Node) -> Material:
         entry, remote = self._file_of(await self._read(), node)
@@ -103,6 +104,9 @@ class Custom:
         self._lookups.look_behind(node.vpn_server for node in known if not _is_number(node.vpn_server))
         reasons = {node.id: self._why_moved(node, listed[node.account, node.vpn_server]) for node in known}
         return {node_id: why for node_id, why in reasons.items() if why}
+
+    def refused(self, account: str) -> None:
+        """Nothing to do: files that changed are read again anyway."""
 
     async def countries(self) -> tuple[str, ...]:
         return tuple(sorted({entry.label.country for entry in (await self._read()).entries}))
@@ -203,7 +207,7 @@ class Custom:
         found = [remote.host] if remote.is_address else await self._lookups.addresses(remote.host)
         free = [address for address in found if address not in in_use]
         if not free:
-            raise ProviderError(f"{remote.host}: its address is in use under another name")
+            raise NoSlotError(f"{remote.host}: its address is in use under another name")
         return free[0]
 
     # what a tunnel needs

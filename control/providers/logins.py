@@ -73,6 +73,11 @@ class Logins:
         async with self._locks[account.name]:
             return await self._credentials(account)
 
+    def doubt(self, account: str) -> None:
+        """A VPN server refused what is kept for `account`: to be asked for again, and used where nobody answers."""
+        if account in self._kept:
+            self._kept[account] = (float("-inf"), *self._kept[account][1:])
+
     async def _credentials(self, account: NordVpnAccount) -> Credentials:
         token = await read_token(account)
         digest = _digest(token)

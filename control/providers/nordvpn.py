@@ -87,6 +87,9 @@ class NordVpn:
         mine = [node for node in nodes.values() if node.account in self.accounts()]
         return moved(self._catalogue.listed(), self._catalogue.listed_at, mine) if mine else {}
 
+    def refused(self, account: str) -> None:
+        self._logins.doubt(account)
+
     async def countries(self) -> tuple[str, ...]:
         try:
             return tuple(sorted(await self._catalogue.lands()))

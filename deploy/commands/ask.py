@@ -5,14 +5,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deploy.api_client import TIMEOUT_S, ApiClient, ApiError, base_url, read_password, read_token
+from control.config import join_listen
+from deploy.api_client import TIMEOUT_S, ApiClient, ApiError, base_url, password_file, read_password, read_token
 from deploy.commands import output
 from deploy.config import load
 from deploy.ports import reachable
@@ -44,6 +45,16 @@ TokenFile = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIRECTORY",
+        help="Where vpnexit keeps its state. Without it, state_dir of the configuration.",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -60,6 +71,7 @@ class Ask:
     config: Path | None = None
     address: str | None = None
     token_file: Path | None = None
+    state_dir: Path | None = None
     as_json: bool = False
     timeout: float = TIMEOUT_S
 
@@ -67,11 +79,19 @@ class Ask:
     def api(self) -> ApiClient:
         """The API to ask. Raises ConfigError, ApiError, or BadParameter for an address that is none."""
         token = read_token(self.token_file) if self.token_file else ""
+        who = f"with the token in {self.token_file}"
         if token and self.address:
-            return ApiClient(_checked(self.address), token=token, timeout=self.timeout)
-        settings = load(self.config)
-        address = _checked(self.address) if self.address else _configured(settings.control.listen)
-        return ApiClient(address, "" if token else read_password(settings.state_dir), token, self.timeout)
+            return ApiClient(_checked(self.address), token=token, timeout=self.timeout, who=who)
+        settings = load(self.config, self.state_dir)
+        address, where = self.address, ""
+        if address is None:
+            address = join_listen(*reachable(settings.control.listen))
+            where = "it is control.listen of the configuration; --api names another address"
+        password = ""
+        if not token:
+            password = read_password(settings.state_dir)
+            who = f"as admin with the password in {password_file(settings.state_dir)}"
+        return ApiClient(_checked(address), password, token, self.timeout, who, where)
 
     def answer(self, value: Any, text: str) -> None:
         """The API's answer: as it is for programs, in a few words for people."""
@@ -95,46 +115,48 @@ def _checked(address: str) -> str:
         raise typer.BadParameter(f"--api: {error}") from None
 
 
-def _configured(listen: str) -> str:
-    host, port = reachable(listen)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+def option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    """An option that several commands take: for `more` of `command`."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-_JSON = _option("as_json", AsJson, False)
+_JSON = option("as_json", AsJson, False)
 _CONNECTION = (
-    _option("api", ApiAddress, None),
-    _option("token_file", TokenFile, None),
-    _option("config", ConfigFile, None),
+    option("api", ApiAddress, None),
+    option("token_file", TokenFile, None),
+    option("state_dir", StateDir, None),
+    option("config", ConfigFile, None),
 )
 
 
 def command(
-    app: typer.Typer, name: str, example: str, *, panel: str | None = None
+    app: typer.Typer, name: str, example: str, *, panel: str | None = None, more: Iterable[inspect.Parameter] = ()
 ) -> Callable[[Callable[..., None]], Any]:
-    """Make a function the command `name` of `app`. `example` is shown at the end of its help."""
+    """Make a function the command `name` of `app`. `example` is shown at the end of its help.
+
+    `more` are options that the function takes as `**keywords`.
+    """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        _, *given = inspect.signature(function, eval_str=True).parameters.values()
+        own = [parameter for parameter in given if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
 
         def run(
             *,
             api: str | None,
             token_file: Path | None,
+            state_dir: Path | None,
             config: Path | None,
             as_json: bool,
             **words: Any,
         ) -> None:
             try:
-                function(Ask(config, api, token_file, as_json), **words)
+                function(Ask(config, api, token_file, state_dir, as_json), **words)
             except (LookupError, TypeError, AttributeError) as error:
                 what = f"{type(error).__name__}: {error}"
                 raise ApiError(f"the API's answer is not understood ({what}): is it of another version?") from error
 
-        parameters = [*own, _JSON, *_CONNECTION]
+        parameters = [*own, *more, _JSON, *_CONNECTION]
         run.__doc__ = function.__doc__
         # Typer reads both.
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer import _completion_shared
 
 from deploy.api_client import ApiError
 from deploy.config import ConfigError
@@ -15,6 +16,20 @@ from health import countries as iso
 
 TIMEOUT_S = 2.0
 MOST = 500
+
+
+_ZSH_FIRST_TAB = '\n[[ $funcstack[1] = _%(prog_name)s ]] && %(complete_func)s "$@"\n'
+
+
+def mend_zsh() -> None:
+    """Let what `--install-completion` writes for zsh complete at the first Tab, too.
+
+    Typer's file only defines a function. zsh loads a completion at its first use, by running its file as that function
+    (zshmisc(1), AUTOLOADING FUNCTIONS), so that the first Tab of every session offers nothing.
+    """
+    scripts = _completion_shared._completion_scripts
+    if not scripts["zsh"].endswith(_ZSH_FIRST_TAB):
+        scripts["zsh"] += _ZSH_FIRST_TAB
 
 
 def nodes(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -46,7 +61,8 @@ def _offered(
 
     given = ctx.params
     try:
-        ask = Ask(_path(given, "config"), given.get("api"), _path(given, "token_file"), timeout=TIMEOUT_S)
+        files = (_path(given, "token_file"), _path(given, "state_dir"))
+        ask = Ask(_path(given, "config"), given.get("api"), *files, timeout=TIMEOUT_S)
         found = ask.api.get(path)
         return list(_begin(map(one, found), incomplete))[:MOST]
     except (ApiError, ConfigError, typer.BadParameter, TypeError, KeyError, ValueError):

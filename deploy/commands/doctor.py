@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.commands import output
-from deploy.commands.ask import AsJson, Config
+from deploy.commands.ask import AsJson, Config, StateDir
 from deploy.config import load
 from deploy.doctor.model import Finding, Result
 
@@ -41,12 +41,13 @@ def doctor(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Show only what is wrong.")] = False,
     as_json: AsJson = False,
+    state_dir: StateDir = None,
     config: Config = None,
 ) -> None:
     """Is this machine fit to run it? Says for everything that is not how to mend it. Exit code 1 if anything failed."""
     from deploy.doctor.examine import Subject, examine, runs_embedded  # Docker's SDK takes its time
 
-    settings = load(config)
+    settings = load(config, state_dir)
     findings = examine(Subject(settings, online, runs_embedded(settings.state_dir)))
     if as_json:
         output.as_json({"result": worst(findings).value, "checks": [asdict(finding) for finding in findings]})

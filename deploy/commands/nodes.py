@@ -31,6 +31,14 @@ _COLUMNS = (
     Column("server", wide=True),
     Column("reason", folds=True),
 )
+_SPEED_COLUMNS = (
+    Column("tested at"),
+    Column("node"),
+    Column("down Mbit/s", justify="right"),
+    Column("up Mbit/s", justify="right"),
+    Column("ms", justify="right"),
+    Column("error", folds=True),
+)
 
 
 @command(app, "list", "vpnexit nodes list --country jp")
@@ -129,6 +137,46 @@ def node_score(ask: Ask, node_id: NodeId) -> None:
     ask.record(ask.api.get(f"/api/nodes/{segment(node_id)}/score"))
 
 
+@command(app, "speed-test", "vpnexit nodes speed-test jp3f9a1c --wait")
+def speed_test(
+    ask: Ask,
+    node_id: NodeId,
+    wait: Annotated[bool, typer.Option("--wait", metavar="", help="Return only when there is a result.")] = False,
+    timeout: Timeout = 60,
+) -> None:
+    """Measure what a node's tunnel carries, against the configured endpoint."""
+    answer = ask.api.post(f"/api/speed-test/{segment(node_id)}?wait=0", {})
+    if wait and not answer["tested_at"]:
+        results = f"/api/speed-test/results/{segment(node_id)}"
+
+        def look() -> Mapping[str, Any]:
+            newest: list[Mapping[str, Any]] = ask.api.get(results, limit=10)
+            return next((one for one in newest if one["id"] == begun["id"]), begun)
+
+        begun = answer
+        answer, _ = waiting.until(look, waiting.speed_stand, timeout)
+    stand = waiting.speed_stand(answer)
+    if stand.failed:
+        if ask.as_json:
+            output.as_json(answer)
+        raise ApiError(stand.text)
+    ask.answer(answer, stand.text)
+
+
+@command(app, "speeds", "vpnexit nodes speeds jp3f9a1c --limit 5")
+def speeds(
+    ask: Ask,
+    node_id: Annotated[str, typer.Argument(metavar="[NODE]", help="Only of this node.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="So many of the newest.")] = 20,
+) -> None:
+    """The results of speed tests of the last 30 days, newest first."""
+    of_one = f"/{segment(node_id)}" if node_id else ""
+    found = ask.api.get(f"/api/speed-test/results{of_one}", limit=limit)
+    if ask.as_json:
+        return output.as_json(found)
+    return output.table(_SPEED_COLUMNS, [_speed_row(result) for result in found])
+
+
 def unseen(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
     """The lines of `now`, the end of a log, that come after `before`, an earlier end of it."""
     for end in range(len(now), 0, -1):
@@ -180,6 +228,13 @@ def _row(node: Mapping[str, Any]) -> list[str]:
         node.get("vpn_server") or node.get("upstream") or "",
         node.get("reason") or "",
     ]
+
+
+def _speed_row(result: Mapping[str, Any]) -> list[str]:
+    figures = (result[name] for name in ("download_mbps", "upload_mbps", "latency_ms"))
+    tested_at = str(result["tested_at"])[:19].replace("T", " ")
+    shown = ("" if value is None else f"{value:.1f}" for value in figures)
+    return [tested_at, result["node_id"], *shown, result["error"]]
 
 
 def _write(lines: Sequence[str], node_id: str, as_json: bool) -> None:

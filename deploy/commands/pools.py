@@ -133,6 +133,12 @@ def rotate_pool(ask: Ask, country: Country, wait: Wait = False, timeout: Timeout
     ask.answer(pool, waiting.pool_stand(pool).text)
 
 
+@command(app, "remove", "vpnexit pools remove jp")
+def remove_pool(ask: Ask, country: Country) -> None:
+    """Forget a pool that wants no node and has none left (`pools scale jp 0` first)."""
+    ask.answer(ask.api.delete(f"/api/pools/{segment(country)}"), f"the pool of {country} is removed")
+
+
 def _row(pool: Mapping[str, Any]) -> list[str]:
     return [
         pool["country"],

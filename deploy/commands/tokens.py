@@ -12,11 +12,11 @@ from deploy.api_client import ApiError
 from deploy.commands import completion, output
 from deploy.commands.ask import Ask, command
 from deploy.commands.output import Column
-from deploy.commands.words import segment, word
+from deploy.commands.words import NONE, duration, segment, word
 
 app = typer.Typer(no_args_is_help=True, help="Tokens for programs that ask the API.")
 
-_COLUMNS = (Column("id"), Column("name", folds=True), Column("scope"), Column("made"))
+_COLUMNS = (Column("id"), Column("name", folds=True), Column("scope"), Column("made (UTC)"), Column("expires (UTC)"))
 
 
 class Scope(StrEnum):
@@ -36,7 +36,7 @@ def list_tokens(ask: Ask) -> None:
     return output.table(_COLUMNS, [_row(token) for token in found])
 
 
-@command(app, "add", "vpnexit tokens add grafana --scope read --secret-file grafana.token")
+@command(app, "add", "vpnexit tokens add prometheus --scope read --expires 90d --secret-file prometheus.token")
 def add_token(
     ask: Ask,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
@@ -47,13 +47,18 @@ def add_token(
         Path | None,
         typer.Option("--secret-file", metavar="FILE", help="Write the secret here (mode 0600), and do not show it."),
     ] = None,
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="Good for so long, as 12h or 90d; `none`: until it is removed.")
+    ] = NONE,
 ) -> None:
     """Make a token. Its secret is shown now, and never again."""
+    ttl = duration(expires)
+    body = {"name": word(name), "scope": scope.value} | ({} if ttl is None else {"ttl": ttl})
     if secret_file is None:
-        return _show(ask, ask.api.post("/api/tokens", {"name": word(name), "scope": scope.value}))
+        return _show(ask, ask.api.post("/api/tokens", body))
     descriptor = _create(secret_file)
     try:
-        answer = ask.api.post("/api/tokens", {"name": word(name), "scope": scope.value})
+        answer = ask.api.post("/api/tokens", body)
     except BaseException:
         os.close(descriptor)
         secret_file.unlink(missing_ok=True)
@@ -96,4 +101,15 @@ def _create(path: Path) -> int:
 
 
 def _row(token: Mapping[str, Any]) -> list[str]:
-    return [token["id"], token["name"], token["scope"], str(token.get("created_at") or "")[:16].replace("T", " ")]
+    ends = _time(token.get("expires_at")) or "never"
+    return [
+        token["id"],
+        token["name"],
+        token["scope"],
+        _time(token.get("created_at")),
+        f"expired {ends}" if token.get("expired") else ends,
+    ]
+
+
+def _time(text: str | None) -> str:
+    return (text or "")[:16].replace("T", " ")

@@ -1,15 +1,18 @@
 """`vpnexit users`: who may use the proxy, and how much of it."""
 
+import inspect
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from deploy.api_client import ApiError
 from deploy.commands import output
-from deploy.commands.ask import Ask, command
+from deploy.commands.ask import Ask, command, option
 from deploy.commands.output import Column
-from deploy.commands.words import UserName, amount, number, read_secret, segment, word, words
+from deploy.commands.words import UserName, amount, number, read_secret, segment, user_name, word, words
 from deploy.sizes import shown_size
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the proxy.")
@@ -28,17 +31,19 @@ PasswordFile = Annotated[
     Path | None,
     typer.Option("--password-file", metavar="FILE", help="Read the password from here; - is standard input."),
 ]
-Countries = Annotated[
-    str, typer.Option(metavar="COUNTRIES", help="The only countries allowed, as jp,us; `none` for no such limit.")
-]
-Default = Annotated[
-    str, typer.Option(metavar="COUNTRY", help="Where connections go that name no country; `none` for no such wish.")
-]
-Connections = Annotated[str, typer.Option(metavar="N", help="Most connections at once; `none` for no limit.")]
-Rate = Annotated[str, typer.Option(metavar="SIZE", help="Bytes per second each way, as 10MB; `none` for no limit.")]
-Monthly = Annotated[
-    str, typer.Option(metavar="SIZE", help="Bytes per calendar month (UTC), as 50GB; `none` for no limit.")
-]
+
+
+def _limit(name: str, metavar: str, text: str) -> inspect.Parameter:
+    return option(name, Annotated[str, typer.Option(metavar=metavar, help=text)], "")
+
+
+_LIMITS = (
+    _limit("countries", "COUNTRIES", "The only countries allowed, as jp,us; `none` for no such limit."),
+    _limit("default_country", "COUNTRY", "Where connections go that name no country; `none` for no such wish."),
+    _limit("connections", "N", "Most connections at once; `none` for no limit."),
+    _limit("rate", "SIZE", "Bytes per second each way, as 10MB; `none` for no limit."),
+    _limit("monthly", "SIZE", "Bytes per calendar month (UTC), as 50GB; `none` for no limit."),
+)
 
 
 @command(app, "list", "vpnexit users list")
@@ -56,39 +61,30 @@ def show_user(ask: Ask, name: UserName) -> None:
     ask.record(ask.api.get(f"/api/users/{segment(name)}"))
 
 
-@command(app, "add", "vpnexit users add bob --countries jp,us --connections 20 --rate 10MB --monthly 50GB")
-def add_user(
-    ask: Ask,
-    name: UserName,
-    password_file: PasswordFile = None,
-    countries: Countries = "",
-    default_country: Default = "",
-    connections: Connections = "",
-    rate: Rate = "",
-    monthly: Monthly = "",
-) -> None:
+@command(
+    app, "add", "vpnexit users add bob --countries jp,us --connections 20 --rate 10MB --monthly 50GB", more=_LIMITS
+)
+def add_user(ask: Ask, name: UserName, password_file: PasswordFile = None, **limits: str) -> None:
     """Add a proxy user. The password is asked for, or read from a file; never an argument."""
-    limits = _limits(countries, default_country, connections, rate, monthly)
-    body = {"name": segment(name), "password": read_secret("password", password_file)}
-    user = ask.api.post("/api/users", body | {field: value for field, value in limits.items() if value is not None})
+    body: dict[str, Any] = {"name": user_name(name)}
+    body |= {field: value for field, value in _limits(**limits).items() if value is not None}
+    if password_file is None and _exists(ask, name):
+        raise ApiError(f"there is a user {name} already: `vpnexit users change {name} --password` gives it another one")
+    user = ask.api.post("/api/users", body | {"password": read_secret("password", password_file)})
     ask.answer(user, f"{user['name']} may use the proxy")
 
 
-@command(app, "change", "vpnexit users change bob --monthly none --rate 5MB")
+@command(app, "change", "vpnexit users change bob --monthly none --rate 5MB", more=_LIMITS)
 def change_user(
     ask: Ask,
     name: UserName,
     password: Annotated[bool, typer.Option("--password", metavar="", help="Ask for a new password.")] = False,
     password_file: PasswordFile = None,
-    countries: Countries = "",
-    default_country: Default = "",
-    connections: Connections = "",
-    rate: Rate = "",
-    monthly: Monthly = "",
+    **limits: str,
 ) -> None:
     """Change a proxy user; what is not named stays as it is."""
     path = f"/api/users/{segment(name)}"
-    body = _limits(countries, default_country, connections, rate, monthly)
+    body = _limits(**limits)
     if password or password_file:
         body["password"] = read_secret("password", password_file)
     if not body:
@@ -102,6 +98,17 @@ def remove_user(ask: Ask, name: UserName) -> None:
     """Remove a proxy user."""
     answer = ask.api.delete(f"/api/users/{segment(name)}")
     ask.answer(answer, f"{name} is removed")
+
+
+def _exists(ask: Ask, name: str) -> bool:
+    """Whether there is such a user: to be known before somebody thinks up a password twice."""
+    try:
+        ask.api.get(f"/api/users/{segment(name)}")
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 def _limits(countries: str, default_country: str, connections: str, rate: str, monthly: str) -> dict[str, Any]:

@@ -60,6 +60,17 @@ def rotation_stand(pool: Document, old: Collection[str]) -> Stand:
     return Stand(f"{stand.text}; {left} old left" if left else stand.text, done=stand.done and not left)
 
 
+def speed_stand(test: Document) -> Stand:
+    """Of a speed test."""
+    if test["status"] == "failed":
+        return Stand(f"{test['node_id']}: the speed test failed: {test['error']}", failed=True)
+    if test["status"] != "done":
+        return Stand(f"the speed test of {test['node_id']} is {test['status']}")
+    down, up, ms = (test[name] for name in ("download_mbps", "upload_mbps", "latency_ms"))
+    latency = "" if ms is None else f", {ms:.1f} ms"
+    return Stand(f"{test['node_id']}: {down:.1f} Mbit/s down, {up:.1f} Mbit/s up{latency}", done=True)
+
+
 def until(
     look: Callable[[], Document],
     judge: Callable[[Document], Stand],

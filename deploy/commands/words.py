@@ -23,6 +23,8 @@ UserName = Annotated[
     typer.Argument(metavar="NAME", help="Letters, digits, dots and underscores; no dash.", autocompletion=users),
 ]
 
+_USER = re.compile(r"[A-Za-z0-9_.]{1,64}")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
@@ -31,6 +33,15 @@ def segment(word: str) -> str:
     if not _SEGMENT.fullmatch(word) or word in (".", ".."):
         raise typer.BadParameter(f"{clipped(word)}: letters, digits, dots, dashes and underscores only")
     return word
+
+
+def user_name(text: str) -> str:
+    """The name of a proxy user. Raises BadParameter where it cannot be one."""
+    if not _USER.fullmatch(text):
+        raise typer.BadParameter(
+            f"{clipped(text)}: 1 to 64 letters, digits, dots and underscores; after a dash clients say what they want"
+        )
+    return text
 
 
 def word(text: str) -> str:
@@ -73,6 +84,16 @@ def amount(text: str) -> int | None:
         raise typer.BadParameter(
             f"{clipped(text)} is no amount of bytes: write 500kB, 10MB or 50GB (or KiB, MiB, GiB), or `none`"
         ) from None
+
+
+def duration(text: str) -> int | None:
+    """Seconds, of 30m, 12h or 90d; None for `none`."""
+    if text == NONE:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text, re.ASCII)
+    if found is None:
+        raise typer.BadParameter(f"{clipped(text)} is no time: write 30m, 12h or 90d, or `none`")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def clipped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ import docker
 import docker.errors
 import requests.exceptions
 
+from control.engine.docker import DEFAULT_HOST, reachable
 from deploy.doctor.model import Finding, failed, ok
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 OLDEST = (20, 10)
 _LIVE_RESTORE = "live-restore"
 _NO_EXITS = "No VPN exit can be started."
@@ -39,7 +38,7 @@ def look(host: str, timeout: float, image: str, network: str) -> Seen:
     where: dict[str, Any] = {"base_url": host} if host else docker.utils.kwargs_from_env()
     shown = str(where.get("base_url", DEFAULT_HOST))
     try:
-        reach(shown)
+        reachable(shown)
         with contextlib.closing(docker.APIClient(version="auto", timeout=timeout, **where)) as client:
             info = client.info()
             return Seen(
@@ -115,15 +114,6 @@ def _there(ask: Any) -> bool:
     except docker.errors.NotFound:
         return False
     return True
-
-
-def reach(host: str) -> None:
-    """Raise OSError where nobody listens on a Unix socket: the SDK leaves its own one open then, and hides why."""
-    scheme, _, path = host.partition("://")
-    if scheme in ("unix", "http+unix"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            probe.connect("/" + path.lstrip("/"))
 
 
 def _why(error: Exception) -> str:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from control.config import join_listen
 from deploy.config import Settings
 from deploy.doctor import balancer, clock, credentials, descriptors, engine, folder, kernel, listeners, state, store
 from deploy.doctor.model import Check, Finding, Looked, Skipped
@@ -90,12 +91,11 @@ def _redis(subject: Subject) -> RedisSettings:
     """The one that is used: `up` has its own, except where it was told of another, which it does not write down."""
     private = subject.settings.state_dir / "redis.sock"
     if subject.embedded and private.is_socket():
-        return subject.settings.redis.model_copy(update={"url": f"unix://{private}"})
+        return RedisSettings(url=f"unix://{private}", timeout=subject.settings.redis.timeout)
     return subject.settings.redis
 
 
 def _clock_url(settings: Settings, online: bool) -> str:
     if online:
         return settings.nordvpn.api_url
-    host, port = reachable(settings.control.listen)
-    return f"http://[{host}]:{port}/api/health" if ":" in host else f"http://{host}:{port}/api/health"
+    return f"http://{join_listen(*reachable(settings.control.listen))}/api/health"

@@ -30,13 +30,11 @@ def look(settings: RedisSettings, private: bool = False) -> Seen:
 
 
 async def _look(settings: RedisSettings, private: bool) -> Seen:
-    # An address may carry a password.
-    place = (
-        settings.url
-        if "@" not in settings.url
-        else settings.url.partition("://")[0] + "://…@" + settings.url.rpartition("@")[2]
-    )
-    registry = Registry.open(settings)
+    place = settings.place
+    try:
+        registry = Registry.open(settings)
+    except ValueError as error:
+        return Seen(place, fault=str(error), private=private)
     try:
         return Seen(place, info=await registry.server(), private=private)
     except RegistryError as error:
@@ -51,7 +49,8 @@ def judge(seen: Seen) -> Iterator[Finding]:
             "redis",
             f"{seen.place} does not answer: {seen.fault}",
             "Gateways go on with what they know; nothing can be started, changed or scored.",
-            "`systemctl start redis-server`; or name the right address and password: redis.url, redis.password",
+            "`systemctl start redis-server`; or name the right address (redis.url; or redis.sentinels, redis.master) "
+            "and user (redis.username, redis.password)",
         )
         return
     yield _server(seen)

@@ -9,7 +9,7 @@ import docker
 import docker.errors
 import requests.exceptions
 
-from deploy.doctor.engine import DEFAULT_HOST, reach
+from control.engine.docker import DEFAULT_HOST, reachable
 from deploy.exit.build import BuildError, build_exit_image
 
 TIMEOUT_S = 600.0
@@ -24,7 +24,7 @@ def build(host: str, tag: str, base: str, progress: Callable[[str], None]) -> No
     where = {"base_url": host} if host else docker.utils.kwargs_from_env()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpnexit"
     try:
-        reach(where.get("base_url", DEFAULT_HOST))
+        reachable(where.get("base_url", DEFAULT_HOST))
         with contextlib.closing(docker.DockerClient(version="auto", timeout=TIMEOUT_S, **where)) as client:
             _pull(client, base, progress)
             build_exit_image(client, tag, base, progress, cache=cache)

@@ -104,6 +104,13 @@ def status(place: Place, serving: Iterable[tuple[str, str]]) -> dict[str, Any]:
         "whoami": f"http://{world.WHOAMI}/",
         "whoami_tls": f"https://{world.WHOAMI}/",
         "api": f"http://{HOST}:{memory.ports.api}",
+        "metrics": {
+            "gateway": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
+            "control": [f"{HOST}:{memory.ports.api}"],
+            "scorer": [f"{HOST}:{memory.ports.scorer_metrics}"],
+            "collector": [f"{HOST}:{memory.ports.collector_metrics}"],
+            "haproxy": [f"{HOST}:{memory.ports.haproxy_metrics}"],
+        },
         "docker_host": memory.docker_host,
         "state_dir": str(place.root),
         "countries": {

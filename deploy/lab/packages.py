@@ -18,6 +18,8 @@ UNITS = {
     "haproxy": ("haproxy.service",),
     "openssh-server": ("ssh.service",),
     "openvpn": ("openvpn.service",),
+    "prometheus": ("prometheus.service",),
+    "prometheus-alertmanager": ("prometheus-alertmanager.service",),
     "redis-server": ("redis-server.service",),
     "squid": ("squid.service",),
     "tinyproxy": ("tinyproxy.service",),

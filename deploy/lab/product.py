@@ -41,7 +41,17 @@ def settings(place: Place, memory: Memory) -> dict[str, Any]:
             "network": world.UPLINK,
             "provider": PROVIDER,
             "probe_name": world.WHOAMI_NAME,
+            "probe_targets": list(world.PROBE_TARGETS),
             "gateways": [f"{HOST}:{port}" for port in memory.ports.gateways_metrics],
+            "certificates": [str(place.servers.ca)],
+        },
+        "scorer": {"metrics_listen": f"{HOST}:{memory.ports.scorer_metrics}"},
+        "collector": {"metrics_listen": f"{HOST}:{memory.ports.collector_metrics}"},
+        # On demand only: tests that measure something else would meet those of a schedule.
+        "speed_test": {
+            "download_url": f"http://{world.WHOAMI}/bytes?n={{bytes}}",
+            "upload_url": f"http://{world.WHOAMI}/sink",
+            "every_hours": 0,
         },
         "nordvpn": {
             "api_url": f"http://{world.API}",
@@ -137,6 +147,7 @@ def _haproxy(place: Place, memory: Memory) -> Program:
         "VPNEXIT_HAPROXY_HTTP_PORT": str(memory.ports.http),
         "VPNEXIT_HAPROXY_SOCKS_PORT": str(memory.ports.socks),
         "VPNEXIT_HAPROXY_SOCKET": str(place.haproxy_socket),
+        "VPNEXIT_HAPROXY_METRICS": f"{HOST}:{memory.ports.haproxy_metrics}",
     }
     for number in (0, 1):
         environment[f"VPNEXIT_HAPROXY_GATEWAY{number + 1}"] = f"{HOST}:{memory.ports.gateways[number]}"

@@ -24,7 +24,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Ports(BaseModel):
-    """Ports on 127.0.0.1: HAProxy's two (it has one for each country besides), the API's, and the gateways' own."""
+    """Ports on 127.0.0.1: HAProxy's two (it has one for each country besides), the API's, the gateways', metrics'."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     http: Port = 3128
@@ -32,6 +32,9 @@ class Ports(BaseModel):
     api: Port = 8080
     gateways: tuple[Port, Port]
     gateways_metrics: tuple[Port, Port]
+    scorer_metrics: Port
+    collector_metrics: Port
+    haproxy_metrics: Port
 
 
 class Memory(BaseModel):
@@ -105,7 +108,8 @@ def choose_ports(http: int, socks: int, api: int) -> Ports:
     """The ports asked for, and free ones for the gateways behind HAProxy."""
     wanted = {"http": http, "socks": socks, "api": api}
     first, second, third, fourth = (listening.free(HOST) for _ in range(4))
-    return Ports(**wanted, gateways=(first, second), gateways_metrics=(third, fourth))
+    more = {f"{name}_metrics": listening.free(HOST) for name in ("scorer", "collector", "haproxy")}
+    return Ports(**wanted, **more, gateways=(first, second), gateways_metrics=(third, fourth))
 
 
 def new_password() -> str:

@@ -28,6 +28,8 @@ WHERE_NAME = "where.lab.vpnexit.example"
 # Names of this zone mean one address first and another one later (`inside/rebinding.py`).
 REBINDING_ZONE = "rebind.lab.vpnexit.example"
 API = "198.19.10.90"
+# Two hosts, so that one of them may be stopped.
+PROBE_TARGETS = (f"{WHOAMI}:80", f"{WHOAMI}:443", f"{API}:80")
 TUNNEL_DNS = ("103.86.96.100", "103.86.99.100")
 
 PORTS = {Protocol.WIREGUARD: 51820, Protocol.OPENVPN_UDP: 1194, Protocol.OPENVPN_TCP: 443}

@@ -7,24 +7,28 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
-from health.agent import dns, handover, log, report
-from health.agent.probe import DOWN, STARTING, UP, Probe
+from health.agent import handover, log, report
+from health.agent.outside import Outside
+from health.agent.probe import DOWN, STARTING, UP
+from health.agent.prober import Prober
 from health.agent.protocol import FAMILIES, LOOKUP_FAILED
 from health.agent.resolver import Answer, Channel, Resolver
 from health.agent.server import Peer, Server
 from health.agent.tun import DEVICE
+from health.agent.usage import Usage
 
 # The tunnels carry IPv4 only; an IPv6 socket is handed over when asked for, and fails at once.
 _CARRIED = ("inet",)
 _MAX_PENDING = 256
 # Bytes as the kernel counts them, about a thousand for a datagram with 200 descriptors: some ten of those.
 _MAX_UNREAD = 10_000
+_SILENT = "no answer through the tunnel"
 _STATISTICS = f"/sys/class/net/{DEVICE}/statistics"
 
 
@@ -34,15 +38,14 @@ class Agent:
     def __init__(self, first: report.Report) -> None:
         self._loop = asyncio.get_running_loop()
         self._report = first
-        self._probe = Probe(self._loop.time(), random.SystemRandom().random)
+        chance = random.SystemRandom().random
+        self._prober = Prober(chance, self._announce)
+        self._outside = Outside(chance)
+        self._usage = Usage()
         self._shown = STARTING
-        self._timer: asyncio.TimerHandle | None = None
-        self._server_index = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._resolver: Resolver | None = None
         self._channel: Channel | None = None
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._loop.add_reader(self._socket, self._answers)
         self._server = Server(self.handle)
 
     def start(self, path: str) -> None:
@@ -53,10 +56,8 @@ class Agent:
     async def close(self) -> None:
         """Drop all peers and stop everything."""
         self._server.close()
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._prober.close()
+        self._outside.close()
         if self._resolver is not None:
             self._resolver.cancel()
         if self._channel is not None:
@@ -66,8 +67,7 @@ class Agent:
     def take(self, news: report.Report) -> None:
         """Take in what PID 1 reports."""
         self._report = news
-        self._probe.link(news.link and bool(news.dns), self._loop.time())
-        self._step()
+        self._prober.look(news.link, news.probe_name, news.dns, news.targets)
 
     def handle(self, peer: Peer, message: dict[str, Any]) -> None:
         """Answer one request."""
@@ -87,43 +87,47 @@ class Agent:
     def _hello(self) -> dict[str, Any]:
         return {
             "node": self._report.node,
-            "tunnel": self._probe.state,
-            "generation": self._probe.generation,
+            "tunnel": self._prober.state,
+            "generation": self._prober.generation,
             "families": list(_CARRIED),
             "kill_switch": self._report.kill_switch,
             "reason": self._reason(),
         }
 
     def _reason(self) -> str:
-        if self._probe.state == UP:
+        if self._prober.state == UP:
             return ""
         if not self._report.link:
             return self._report.reason
-        return "no answer through the tunnel" if self._report.dns else "the tunnel has no name server"
+        if not self._report.dns:
+            return "the tunnel has no name server"
+        return "names are answered, but no target is reached" if self._prober.only_named else _SILENT
 
     def _sample(self) -> dict[str, Any]:
-        rtt = self._probe.rtt
         return {
-            "tunnel": self._probe.state,
-            "generation": self._probe.generation,
+            "tunnel": self._prober.state,
+            "generation": self._prober.generation,
             "kill_switch": self._report.kill_switch,
-            "probe_ms": None if rtt is None else round(rtt * 1000, 2),
-            "loss": round(self._probe.loss, 3),
+            **self._prober.measured(),
+            "exit_ip": self._outside.address,
+            "exit_country": self._outside.country,
             "handshake_age_s": self._report.handshake_age_s,
+            "cpu_percent": self._usage.cpu_percent(self._loop.time()),
+            "memory_bytes": self._usage.memory_bytes(),
             "rx_bytes": _counter("rx_bytes"),
             "tx_bytes": _counter("tx_bytes"),
         }
 
     def _hand_over(self, peer: Peer, message: dict[str, Any], answer: dict[str, Any]) -> None:
-        if self._probe.state != UP:
-            peer.send({**answer, "error": f"the tunnel is {self._probe.state}"})
+        if self._prober.state != UP:
+            peer.send({**answer, "error": f"the tunnel is {self._prober.state}"})
             return
         if peer.unread > _MAX_UNREAD:
             peer.send({**answer, "error": "earlier answers are not read yet"})
             return
         try:
             with handover.made(message.get("family"), message.get("type"), message.get("n")) as descriptors:
-                peer.send({**answer, "generation": self._probe.generation, "n": len(descriptors)}, descriptors)
+                peer.send({**answer, "generation": self._prober.generation, "n": len(descriptors)}, descriptors)
         except handover.RefusedError as error:
             peer.send({**answer, "error": str(error)})
 
@@ -131,8 +135,8 @@ class Agent:
         name, family = message.get("name"), message.get("family")
         if not isinstance(name, str) or family not in FAMILIES:
             peer.send({**answer, "error": "a name and a known family expected"})
-        elif self._probe.state != UP or self._resolver is None:
-            peer.send({**answer, "error": f"the tunnel is {self._probe.state}"})
+        elif self._prober.state != UP or self._resolver is None:
+            peer.send({**answer, "error": f"the tunnel is {self._prober.state}"})
         elif peer.pending >= _MAX_PENDING:
             peer.send({**answer, "error": "too many look-ups at once"})
         else:
@@ -147,49 +151,15 @@ class Agent:
         peer.pending -= 1
         peer.send({**answer, "addresses": found.addresses, "ttl": round(found.ttl, 3), "lookup": found.lookup})
 
-    def _step(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        number = self._probe.poll(self._loop.time())
-        if number is not None:
-            self._ask(number)
-        self._announce()
-        due = self._probe.due()
-        if due is not None:
-            self._timer = self._loop.call_at(due, self._step)
-
-    def _ask(self, number: int) -> None:
-        servers = self._report.dns
-        # The next server after an unanswered question: one that is gone must not take the exit down.
-        if self._probe.failing:
-            self._server_index += 1
-        server = servers[self._server_index % len(servers)]
-        try:
-            self._socket.sendto(dns.question(number, self._report.probe_name), (server, dns.PORT))
-        except OSError:
-            self._probe.failed(number)
-
-    def _answers(self) -> None:
-        for _ in range(16):
-            try:
-                data, (address, port) = self._socket.recvfrom(2048)
-            except OSError:
-                break
-            number = dns.answered(data)
-            if number is not None and port == dns.PORT and address in self._report.dns:
-                self._probe.answered(number, self._loop.time())
-        self._step()
-
     def _announce(self) -> None:
-        state = self._probe.state
+        state = self._prober.state
         if state == self._shown:
             return
         self._shown = state
         if state == UP:
             self._renew()
-        log.write("tunnel", state=state, generation=self._probe.generation, reason=self._reason())
-        self._server.broadcast({"op": UP if state == UP else DOWN, "generation": self._probe.generation})
+        log.write("tunnel", state=state, generation=self._prober.generation, reason=self._reason())
+        self._server.broadcast({"op": UP if state == UP else DOWN, "generation": self._prober.generation})
 
     def _renew(self) -> None:
         # Old look-ups were bound to the tunnel's old address; what they learnt may hold for the old server only.
@@ -199,11 +169,16 @@ class Agent:
             self._spawn(self._channel.close())
         self._channel = Channel(self._report.dns)
         self._resolver = Resolver(self._channel.query, time.monotonic)
+        self._outside.renew(self._report.insights_url, partial(_addresses, self._resolver))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _addresses(resolver: Resolver, name: str) -> tuple[str, ...]:
+    return (await resolver.resolve(name, "inet")).addresses
 
 
 def _counter(name: str) -> int:

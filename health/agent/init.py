@@ -28,7 +28,7 @@ _TICK = 1.0
 _FAREWELL = 0.5
 _VPN, _AGENT = "VPN program", "agent"
 # Room for some ten reports: an agent that has not read for that long is not serving anybody.
-_PIPE_SIZE = 4096
+_PIPE_SIZE = 8192
 
 
 class Init:
@@ -100,6 +100,8 @@ class Init:
             dns=link.dns,
             kill_switch=kill_switch,
             handshake_age_s=link.handshake_age_s,
+            targets=self._node.targets,
+            insights_url=self._node.insights_url,
         ).line()
         if not force and line == self._last_report:
             return

@@ -9,10 +9,12 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from health.agent import insights
 from health.agent.dns import valid_name
 from health.agent.killswitch import Endpoint
 
 SCHEMA = 1
+MAX_TARGETS = 8
 WIREGUARD = "wireguard"
 OPENVPN_UDP = "openvpn_udp"
 OPENVPN_TCP = "openvpn_tcp"
@@ -27,7 +29,11 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NodeFile:
-    """A checked `node.json`. `address` and `server_public_key` are set for WireGuard alone."""
+    """A checked `node.json`. `address` and `server_public_key` are set for WireGuard alone.
+
+    `targets` (addresses and ports, 8 at most) are reached for through the tunnel; `insights_url` says how a caller
+    looks from outside, empty where nobody is to be asked.
+    """
 
     node: str
     country: str
@@ -37,6 +43,8 @@ class NodeFile:
     probe_name: str
     address: IPv4Interface | None
     server_public_key: bytes
+    targets: tuple[str, ...] = ()
+    insights_url: str = ""
 
 
 def read(path: Path) -> NodeFile:
@@ -69,6 +77,8 @@ def parse(text: str) -> NodeFile:
         probe_name=_field(raw, "probe_name", _name),
         address=_field(raw, "address", IPv4Interface) if wireguard else None,
         server_public_key=_field(raw, "server_public_key", key) if wireguard else b"",
+        targets=_field({"targets": [], **raw}, "targets", _targets),
+        insights_url=_field({"insights_url": "", **raw}, "insights_url", _insights_url),
     )
 
 
@@ -89,6 +99,17 @@ def dns_server(text: str) -> str:
     if address.is_loopback or address.is_multicast or address.is_unspecified:
         raise ValueError(f"{address} is no name server behind a tunnel")
     return str(address)
+
+
+def target(text: str) -> str:
+    """An IPv4 address and a port as one text, if that can be reached for through a tunnel. Raises ValueError."""
+    address, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text[:40]!r} is not an address and port such as 9.9.9.9:443")
+    found = IPv4Address(address)
+    if found.is_loopback or found.is_multicast or found.is_unspecified:
+        raise ValueError(f"{found} is not behind a tunnel")
+    return f"{found}:{int(port)}"
 
 
 def _endpoint(raw: Mapping[str, Any]) -> Endpoint:
@@ -137,6 +158,18 @@ def _servers(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("a list expected")
     return tuple(dns_server(item) for item in value)
+
+
+def _targets(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_TARGETS:
+        raise ValueError(f"a list of at most {MAX_TARGETS} expected")
+    return tuple(dict.fromkeys(target(_text(item)) for item in value))
+
+
+def _insights_url(value: Any) -> str:
+    if value:
+        insights.source(_text(value))
+    return str(value)
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:

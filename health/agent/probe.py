@@ -1,11 +1,11 @@
 """Is the tunnel up? The state machine behind the active probe: pure, time and chance come in.
 
-States are the tunnel's (starting, up, down); a new generation begins with every `up`. Asked every 2 s (with jitter),
-every 0.5 s while in doubt, and a question that waits for its answer longer than that is doubt already. After three
-failures in a row the tunnel is down: at most 2.2 + 3 × 0.5 + 0.5 s after it went black, since questions overlap.
+States are the tunnel's (starting, up, down); a new generation begins with every `up`. A question is a round of several
+witnesses (`panel`), asked every 2 s (with jitter), every 0.5 s while in doubt, and one that waits for its answer longer
+than that is doubt already. After three failures in a row the tunnel is down: at most 2.2 + 3 × 0.5 + 0.5 s after it
+went black, since questions overlap.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ class Timing:
     fall: int = 3
     rise: int = 2
     rise_start: int = 1
-    window: int = 20
 
 
 class Probe:
@@ -43,17 +42,6 @@ class Probe:
         self._successes = 0
         self._sent = now
         self._next = now
-        self._window: deque[bool] = deque(maxlen=self._timing.window)
-
-    @property
-    def loss(self) -> float:
-        """The share of the last questions that got no answer, 0 to 1."""
-        return self._window.count(False) / len(self._window) if self._window else 0.0
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last question that was settled got no answer."""
-        return self._failures > 0
 
     def link(self, up: bool, now: float) -> None:
         """The VPN program says it is connected, or not. A tunnel that it gave up is down at once."""
@@ -97,15 +85,12 @@ class Probe:
             self._lost()
             return
         self.rtt = now - sent
-        self._window.append(True)
         self._failures = 0
         self._successes += 1
         needed = self._timing.rise_start if self.state == STARTING else self._timing.rise
         if self.state != UP and self._successes >= needed:
             self.state = UP
             self.generation += 1
-            # What was lost while it was down says nothing about the tunnel that is up now.
-            self._window.clear()
 
     def failed(self, number: int) -> None:
         """Question `number` could not be sent, or waited too long."""
@@ -113,7 +98,6 @@ class Probe:
             self._lost()
 
     def _lost(self) -> None:
-        self._window.append(False)
         self._successes = 0
         self._failures += 1
         if self.state == UP and self._failures >= self._timing.fall:

@@ -14,6 +14,7 @@ import pytest
 
 from control.agents import Agents
 from control.config import ControlSettings
+from control.creating import Probing
 from control.engine import EngineGoneError, NameTakenError, NotFoundError
 from control.fleet import Fleet
 from control.leadership import Term
@@ -31,12 +32,14 @@ from health.agent_client import AgentError, Hello
 from health.config import RedisSettings
 from health.model import Node, NodeStatus, Pool
 from health.registry import Registry
+from tests.control.told import Told
 
 
 class FakeEngine:
     """Docker, as far as the reconciler knows it. `calls` counts; `gone` makes it silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: str = "m1") -> None:
+        self._machine = machine
         self.found: dict[str, Container] = {}
         self.bodies: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
@@ -53,7 +56,7 @@ class FakeEngine:
 
     @property
     def machines(self) -> frozenset[str]:
-        return frozenset({"m1"})
+        return frozenset({self._machine})
 
     async def create(self, name: str, body: dict[str, Any], machine: str) -> str:
         self._check("create")
@@ -146,6 +149,7 @@ class FakeProvider:
         self.elsewhere: set[str] = set()
         self.trouble = ""
         self.chosen: list[str] = []
+        self.doubted: list[str] = []
 
     async def choose(
         self, wish: Wish, others: Iterable[Node], avoid: Mapping[str, float], closed: Mapping[str, Closed]
@@ -173,6 +177,9 @@ class FakeProvider:
 
     def moved(self, nodes: Mapping[str, Node]) -> dict[str, str]:
         return {node_id: "moved" for node_id, node in nodes.items() if node.vpn_server in self.elsewhere}
+
+    def refused(self, account: str) -> None:
+        self.doubted.append(account)
 
     async def countries(self) -> tuple[str, ...]:
         if self.trouble:
@@ -234,8 +241,8 @@ class FakeGate:
 class World:
     """Everything outside control: containers, agents, what the gate sees, and two clocks that a test may move."""
 
-    def __init__(self) -> None:
-        self.engine = FakeEngine()
+    def __init__(self, machine: str = "m1") -> None:
+        self.engine = FakeEngine(machine)
         self.provider = FakeProvider()
         self.agents: dict[str, FakeAgent] = {}
         self.tunnels: dict[str, tuple[str, int]] = {}
@@ -271,7 +278,8 @@ class Control:
         with_engine = self.settings.engine == "docker"
         wake = asyncio.Event()
         self.agents = Agents(self.files.agent_socket, wake.set, world.clock, self._connect)
-        self.placement = Placement(registry, {"nordvpn": world.provider}, "m1", self.files.agent_socket)
+        machine = self.settings.machine
+        self.placement = Placement(registry, {"nordvpn": world.provider}, machine, self.files.agent_socket)
         troubles = Troubles(registry)
         self.steps = Steps(
             registry=registry,
@@ -281,7 +289,7 @@ class Control:
             agents=self.agents,
             gate=world.gate,
             site=Site("test", "exit-image", "uplink"),
-            probe_name="probe.example",
+            probing=Probing("probe.example", ("198.18.0.80:443",), "http://198.18.0.90/insights"),
             clock=world.clock,
             wall=world.wall,
             troubles=troubles,
@@ -301,7 +309,9 @@ class Control:
             moved=self.placement.moved,
             load=world.carried,
         )
-        self.fleet = Fleet(registry, self.placement, self.settings, self.reconciler.wake)
+        self.fleet = Fleet(
+            registry, self.placement, self.settings, self.reconciler.wake, elsewhere=self.reconciler.elsewhere
+        )
 
     def _connect(self, path: str, *, on_state: Any, on_close: Any) -> Any:
         return FakeAgent(self.world, Path(path).parent.parent.name, on_state, on_close)
@@ -369,8 +379,10 @@ async def new_control(registry: Registry, world: World, tmp_path: Path) -> Async
     """Makes instances of control on the shared world, Redis and state directory."""
     made: list[Control] = []
 
-    def make(on: Registry | None = None, state_dir: Path | None = None, **settings: Any) -> Control:
-        made.append(Control(world, on or registry, state_dir or tmp_path, **settings))
+    def make(
+        on: Registry | None = None, state_dir: Path | None = None, within: World | None = None, **settings: Any
+    ) -> Control:
+        made.append(Control(within or world, on or registry, state_dir or tmp_path, **settings))
         return made[-1]
 
     yield make
@@ -395,3 +407,11 @@ def everybody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fleet(new_control: Callable[..., Control]) -> Control:
     return new_control()
+
+
+@pytest.fixture
+async def told(registry: Registry) -> AsyncIterator[Told]:
+    found = Told(registry)
+    await found.ready()
+    yield found
+    await found.close()

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from control.accounts import closed, differences, failed_there, holding, span
+from control.exits import REMOVED
 from control.model import Container
 from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
 from health.account_slots import Book, Held
@@ -99,6 +100,7 @@ def test_only_what_had_started_speaks_against_its_server() -> None:
     assert failed_there(node(1, NodeStatus.FAILED, started_at=1.0))
     assert not failed_there(node(1, NodeStatus.FAILED))
     assert not failed_there(node(1, NodeStatus.STOPPED, started_at=1.0))
+    assert not failed_there(node(1, NodeStatus.FAILED, started_at=1.0, reason=REMOVED))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(600, "10 min"), (59.6, "1 min"), (61, "1 min 1 s"), (0.2, "0 s")])
@@ -195,6 +197,7 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
     )
     assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
     assert await fleet.registry.accounts.penalties() == {}
+    assert fleet.world.provider.doubted == ["acct"]
     assert await holders(fleet) == [other.id]
     assert fleet.world.engine.running == [other.id]
     assert fleet.world.engine.calls.count("create") == made
@@ -310,6 +313,24 @@ async def test_a_server_that_failed_is_avoided_after_its_record_is_forgotten(fle
     await fleet.pool(3)
     await fleet.serving(count=3)
     assert victim.vpn_server not in {one.vpn_server for one in (await fleet.registry.nodes()).values()}
+
+
+@pytest.mark.parametrize("how", ["removed", "stopped", "killed"])
+async def test_a_node_that_an_operator_ends_in_docker_speaks_against_no_server(fleet: Any, how: str) -> None:
+    await fleet.pool(1)
+    (victim,) = await fleet.serving()
+    engine = fleet.world.engine
+    if how == "removed":
+        await engine.remove(engine.of(victim.id).id)
+    else:
+        engine.output = '{"event": "ended", "code": 0, "reason": "asked to stop"}\n' if how == "stopped" else ""
+        engine.kill(victim.id, 0 if how == "stopped" else 137)
+    await fleet.serving()
+    await rounds(fleet, count=3)
+    assert (await fleet.registry.node(victim.id)).status is NodeStatus.FAILED
+    assert how in (await fleet.registry.node(victim.id)).reason
+    assert await fleet.registry.accounts.penalties() == {}
+    assert victim.id not in await holders(fleet)
 
 
 async def test_an_account_that_is_not_configured_any_more_starts_nothing(fleet: Any) -> None:

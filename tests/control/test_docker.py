@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Daemon:
         self.events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.hang = asyncio.Event()
         self.hang.set()
+        self.ended = asyncio.Event()
+        self.ended.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.split("/", 2)[2] if request.path.startswith("/v1.") else request.path.lstrip("/")
@@ -69,6 +71,8 @@ class Daemon:
                 return web.Response(body=b"\x02\0\0\0" + len(frame).to_bytes(4, "big") + frame)
             case "GET", "events":
                 return await self._stream(request)
+            case "POST", "containers/slow/stop":
+                await self.ended.wait()
         return web.Response(status=204)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -89,6 +93,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     await web.UnixSite(runner, str(tmp_path / "docker.sock")).start()
     yield found
     found.hang.set()
+    found.ended.set()
     found.events.put_nowait(None)
     await runner.cleanup()
 
@@ -184,6 +189,22 @@ async def test_a_daemon_that_hangs_costs_a_time_out_and_not_the_loop(engine: Doc
     assert len(await engine.containers()) == 2
 
 
+async def test_containers_that_end_slowly_hold_up_nobody_else(engine: DockerEngine, daemon: Daemon) -> None:
+    """Eight at once, more than there are threads: who lists, creates or listens does not wait for them."""
+    daemon.ended.clear()
+    stops = [asyncio.create_task(engine.stop("slow", 5)) for _ in range(8)]
+    try:
+        await _until(lambda: sum(path == "containers/slow/stop" for _, path, _ in daemon.asked) == 4)
+        began = time.monotonic()
+        assert len(await engine.containers()) == 2
+        assert await engine.create("x", {"Image": "vpnexit-exit"}, "local") == "new"
+        assert await anext(engine.events()) == ""
+        assert time.monotonic() - began < 1
+    finally:
+        daemon.ended.set()
+        await asyncio.gather(*stops)
+
+
 async def test_events_say_that_they_listen_then_which_node_changed(engine: DockerEngine, daemon: Daemon) -> None:
     events = engine.events()
     try:
@@ -222,3 +243,10 @@ async def test_a_container_for_another_machine_is_refused(tmp_path: Path) -> Non
     with pytest.raises(EngineError, match="machine m2 is not reached"):
         await engine.create("vpnexit-jp000001", {}, "m2")
     await engine.close()
+
+
+async def _until(condition: Callable[[], bool], within: float = 5.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

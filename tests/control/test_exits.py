@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from control.exits import MAX_REASON, credentials_refused, exit_reason
+from control.exits import MAX_REASON, REMOVED, by_others, credentials_refused, exit_reason
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,18 @@ from control.exits import MAX_REASON, credentials_refused, exit_reason
         (3, "not JSON\n", "its container ended with status 3"),
         (137, '{"event": "kill switch set"}\n', "its container was killed by signal 9"),
         (137, '{"event": "ended", "reason": 5}', "its container was killed by signal 9"),
+        (0, '{"event": "ended", "code": 0, "reason": "asked to stop"}', "its container was stopped from outside"),
         (None, "[]", "its container ended"),
     ],
 )
 def test_reasons(code: int | None, log: str, expected: str) -> None:
     assert exit_reason(code, log) == expected
+
+
+@pytest.mark.parametrize("code", [0, 137, 143, 69, 70, 3])
+def test_what_others_did_is_told_from_a_failure(code: int) -> None:
+    assert by_others(exit_reason(code, "")) is (code in (0, 137, 143))
+    assert by_others(REMOVED)
 
 
 def test_reasons_are_one_bounded_line() -> None:

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,7 @@ from control.model import LABEL, Outcome, Verdict
 from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus, User
 from health.registry import Registry
-
-
-class Told:
-    """The events, from the moment it is ready."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.events: list[dict[str, Any]] = []
-        self._registry = registry
-        self._task = asyncio.create_task(self._listen())
-
-    async def ready(self) -> None:
-        while not any(event["kind"] == "listening" for event in self.events):
-            await self._registry.publish("listening", "test")
-            await asyncio.sleep(0.01)
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["kind"] == kind]
-
-    async def reason(self, kind: str, within: float = 3.0) -> str:
-        deadline = time.monotonic() + within
-        while not self.of(kind):
-            assert time.monotonic() < deadline, self.events
-            await asyncio.sleep(0.01)
-        return str(self.of(kind)[-1]["reason"])
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _listen(self) -> None:
-        async for event in self._registry.events():
-            self.events.append(event)
-
-
-@pytest.fixture
-async def told(registry: Registry) -> AsyncIterator[Told]:
-    found = Told(registry)
-    await found.ready()
-    yield found
-    await found.close()
+from tests.control.told import Told
 
 
 async def rounds(control: Any, count: int, seconds: float = 1.0) -> None:

@@ -325,3 +325,24 @@ async def test_users_made_while_docker_is_gone_are_in_the_copy(
 
 async def _leader(registry: Registry) -> str:
     return (await registry.leader(ROLE)).partition(":")[0]
+
+
+async def test_a_node_that_another_leader_admitted_long_ago_fails_for_the_first_time(
+    fleet: Any, new_control: Callable[..., Any]
+) -> None:
+    second = new_control()
+    await fleet.pool(1)
+    (node,) = await fleet.serving()
+    for _ in range(6):  # from when it led last
+        second.steps.backoff.failed("jp-0", 0.0, "")
+    await fleet.later(60)
+    await fleet.close()
+    await second.reconciler.tick()
+    assert second.reconciler.leader
+    second.world.engine.kill(node.id, 70)
+
+    async def failed() -> bool:
+        return (await second.registry.node(node.id)).status is NodeStatus.FAILED
+
+    await second.settle(failed)
+    assert second.steps.backoff.not_before["jp-0"] - second.world.clock() <= 0.1

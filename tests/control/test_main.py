@@ -89,6 +89,62 @@ async def test_a_numeric_insights_address_without_a_probe_name_is_refused(tmp_pa
         await run(settings(ports.free()), NordVpnSettings(api_url="http://198.19.10.90"), RedisSettings(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zzz", "control.provider: there is no provider 'zzz'; there are: lab, nordvpn"),
+        ("custom", "there are: lab, nordvpn; `custom` comes with custom.directory in the configuration"),
+    ],
+)
+async def test_a_provider_that_does_not_exist_is_refused_at_start(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(StartError) as refused:
+        await run(settings(ports.free(), provider=name), NordVpnSettings(), RedisSettings(), tmp_path)
+    assert str(refused.value).endswith(said)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_address_it_listens_on_is_logged_as_it_is_dialled(
+    redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    chosen = settings(0, listen=f"{host}:{ports.free(host.strip('[]'))}")
+    running = asyncio.create_task(run(chosen, NordVpnSettings(), RedisSettings(url=redis_url), tmp_path))
+    async with asyncio.timeout(10):
+        while not (told := capsys.readouterr().out):
+            await asyncio.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 5)
+    assert f"listen={chosen.listen} " in told
+
+
+async def test_an_upstream_without_its_password_is_shown_as_unusable_until_it_is_there(
+    redis_url: str, tmp_path: Path
+) -> None:
+    upstream = {"country": "jp", "url": "socks5://me@127.0.0.1:1"}
+    chosen, redis = settings(ports.free(), direct_nodes=[], upstreams=[upstream]), RedisSettings(url=redis_url)
+    passwords = tmp_path / "passwords"
+    running = asyncio.create_task(run(chosen, NordVpnSettings(), redis, tmp_path, upstream_passwords=passwords))
+    registry = Registry.open(redis)
+
+    async def becomes(status: NodeStatus) -> Node:
+        async with asyncio.timeout(10):
+            while True:
+                for node in (await registry.nodes()).values():
+                    if node.status is status:
+                        return node
+                await asyncio.sleep(0.02)
+
+    try:
+        unusable = await becomes(NodeStatus.FAILED)
+        assert f"{passwords}/me@127.0.0.1:1; put it there" in unusable.reason
+        passwords.mkdir()
+        (passwords / "me@127.0.0.1:1").write_text("secret\n")
+        assert (await becomes(NodeStatus.SERVING)).id == unusable.id
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 5)
+        await registry.close()
+
+
 async def test_a_folder_of_vpn_files_that_is_not_there_is_refused_at_start(tmp_path: Path) -> None:
     folder = CustomSettings(directory=tmp_path / "none")
     with pytest.raises(StartError, match=r"custom\.directory .*none: No such file or directory"):

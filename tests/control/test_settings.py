@@ -81,6 +81,18 @@ def test_a_numeric_insights_address_needs_a_probe_name() -> None:
     assert probe_name(ControlSettings(insights_url="http://a.example/x"), nordvpn) == "a.example"
 
 
+def test_probe_targets_are_numbers_behind_tunnels() -> None:
+    default = ControlSettings().probe_targets
+    assert len({target.partition(":")[0] for target in default}) >= 2, "hosts of different people"
+    assert ControlSettings(probe_targets=("198.18.0.80:080",)).probe_targets == ("198.18.0.80:80",)
+    assert ControlSettings(probe_targets=()).probe_targets == ()
+    for wrong in (("dns.example:53",), ("9.9.9.9",), ("127.0.0.1:53",), ("9.9.9.9:0",), ("[2620:fe::fe]:53",)):
+        with pytest.raises(ValidationError, match="probe_targets"):
+            ControlSettings(probe_targets=wrong)
+    with pytest.raises(ValidationError, match="at most 8"):
+        ControlSettings(probe_targets=tuple(f"198.18.0.{number}:443" for number in range(9)))
+
+
 def test_a_folder_of_vpn_files() -> None:
     assert CustomSettings().directory is None
     given = CustomSettings.model_validate({"directory": "/etc/vpnexit/files", "slots": 5, "dns": ["10.0.0.1"]})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.tokens import id_in, matches, new_token
+from control.tokens import expired, id_in, matches, new_token
 from health.model import Scope, Token
 
 
@@ -22,6 +22,13 @@ def test_the_record_holds_no_secret() -> None:
     assert secret[16:] not in token.dump()
     assert token.sha256 not in repr(token)
     assert Token.load(token.dump()) == token
+
+
+def test_a_token_is_worth_nothing_from_its_end_on_and_an_old_one_has_none() -> None:
+    token, _ = new_token("ci", Scope.READ, 1000.0, 60.0)
+    assert [expired(token, now) for now in (0.0, 1059.9, 1060.0, 1e12)] == [False, False, True, True]
+    old = Token.load(token.model_copy(update={"expires_at": None}).dump().replace(',"expires_at":null', ""))
+    assert not expired(old, 1e12)
 
 
 @given(st.text())

@@ -31,6 +31,18 @@ async def test_told_when_it_begins_changes_and_ends(redis_url: str) -> None:
     await registry.close()
 
 
+async def test_one_that_counts_down_is_told_once_and_known_as_it_is_now(redis_url: str) -> None:
+    registry = Counting.open(RedisSettings(url=redis_url))
+    troubles = Troubles(registry)
+    for left in ("10 min", "9 min 59 s", "1 s"):
+        await troubles.note("jp", f"account a starts no node for another {left}: AUTH_FAILED")
+    assert [kind for kind, *_ in registry.told] == ["trouble"]
+    assert troubles.of("jp") == "account a starts no node for another 1 s: AUTH_FAILED"
+    await troubles.note("jp", "account b starts no node for another 1 s: AUTH_FAILED")
+    assert len(registry.told) == 2
+    await registry.close()
+
+
 async def test_without_redis_it_is_remembered_all_the_same(tmp_path: Path) -> None:
     registry = Registry.open(RedisSettings(url=f"unix://{tmp_path}/none"))
     troubles = Troubles(registry)

@@ -45,6 +45,8 @@ class Up:
             "VPNEXIT_GATEWAY__METRICS_LISTEN": f"{self.address}:9100",
             "VPNEXIT_GATEWAY__ALLOW_TARGETS": "127.0.0.0/8",
             "VPNEXIT_CONTROL__LISTEN": f"{self.address}:8080",
+            "VPNEXIT_SCORER__METRICS_LISTEN": f"{self.address}:9101",
+            "VPNEXIT_COLLECTOR__METRICS_LISTEN": f"{self.address}:9102",
         }
 
     def start(self, *arguments: str, user: int | None = None, **env: str) -> None:

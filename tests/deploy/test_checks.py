@@ -1,10 +1,11 @@
 """What `up` checks first."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from deploy import checks, redis_binary
+from deploy import checks, ports, redis_binary
 from deploy.checks import UpError
 from deploy.config import Settings
 from gateway.config import GatewaySettings
@@ -44,6 +45,20 @@ def test_one_address_twice() -> None:
         UpError, match=r"127\.0\.0\.9:3128: it is configured twice\. Change gateway\.listen, for example "
     ):
         checks.check_ports(settings)
+
+
+def test_ports_that_are_suggested_are_free_all_of_them() -> None:
+    first, second = ports.free("127.0.0.9"), ports.free("127.0.0.9")
+    listen = (f"127.0.0.9:{first}", f"127.0.0.9:{second}")
+    with socket.create_server(("127.0.0.9", first)), socket.create_server(("127.0.0.9", second)):
+        with pytest.raises(UpError) as refused:
+            checks.check_ports(Settings(gateway=GatewaySettings(listen=listen)))
+        lines = [line for line in str(refused.value).splitlines() if "GATEWAY__LISTEN" in line]
+        assert len(lines) == 2
+        for line in lines:
+            suggested = line.rpartition("=")[2].split(",")
+            assert len(set(suggested)) == 2
+            assert not any(ports.fault(address) for address in suggested), line
 
 
 def test_no_address_at_all() -> None:

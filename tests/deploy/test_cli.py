@@ -87,6 +87,23 @@ def test_a_full_disk_and_a_reader_that_left(words: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 1, "vpnexit: cannot write to standard output: it is closed\n"),
+        ("2>&-", 3, ""),
+        ("2>/dev/full", 3, ""),
+        (">&- 2>&-", 1, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(redirection: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "admin.password").write_text("x")
+    env = {"PATH": os.environ["PATH"], "VPNEXIT_STATE_DIR": str(tmp_path), "VPNEXIT_API": "127.0.0.1:1"}
+    command = f"{sys.executable} -m deploy.cli nodes list {redirection}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
 def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:
     done = vpnexit(
         "doctor", "--quiet", VPNEXIT_STATE_DIR=str(tmp_path), PYTHONIOENCODING="ascii", VPNEXIT_REDIS__URL="unix:///x"
@@ -102,6 +119,22 @@ def test_wrong_configuration_is_exit_code_2_and_one_line(command: str) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("vpnexit: wrong configuration: redis.url (from VPNEXIT_REDIS__URL): ")
+
+
+@pytest.mark.parametrize("command", ["gateway", "control", "collector", "scorer"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"SENTINELS": "127.0.0.1:26379"}, "redis: redis.sentinels is set without redis.master"),
+        ({"SENTINELS": "s1", "MASTER": "vx"}, "redis.sentinels.0 (from VPNEXIT_REDIS__SENTINELS): write HOST:PORT"),
+        ({"URL": "rediss://h", "TLS_CA_FILE": "/nonexistent.pem"}, "redis.tls_ca_file: /nonexistent.pem: No such file"),
+        ({"PASSWORD": "changeme"}, "redis.password: this is a placeholder"),
+    ],
+)
+def test_half_a_way_to_redis_is_refused_at_start(command: str, settings: dict[str, str], said: str) -> None:
+    done = vpnexit(command, **{f"VPNEXIT_REDIS__{name}": value for name, value in settings.items()})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"vpnexit: wrong configuration: {said}")
 
 
 def test_missing_configuration_file() -> None:

@@ -144,6 +144,20 @@ def test_secrets_come_from_files_and_are_never_shown(
     assert "kT9" not in fault(toml('[redis]\nurl = "http://user:kT9-long@host"\n'))
 
 
+@pytest.mark.parametrize("part", ["gateway", "scorer", "collector"])
+def test_metrics_beyond_loopback_take_a_token(
+    part: str, toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = toml(f'[{part}]\nmetrics_listen = "0.0.0.0:9100"\n')
+    assert f"{part}.metrics_listen: 0.0.0.0:9100 is beyond loopback" in fault(file)
+    (tmp_path / "token").write_text("kT3v-uQ9w2LpX0sZ\n")
+    monkeypatch.setenv("VPNEXIT_METRICS__TOKEN_FILE", str(tmp_path / "token"))
+    settings = load(file)
+    assert settings.metrics.token is not None
+    assert settings.metrics.token.get_secret_value() == "kT3v-uQ9w2LpX0sZ"
+    assert "kT3v" not in repr(settings)
+
+
 def test_upstreams_carry_no_password(tmp_path: Path, toml: Callable[[str], Path]) -> None:
     settings = load(
         toml(

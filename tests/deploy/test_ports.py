@@ -34,12 +34,15 @@ def test_taken_names_the_holder(host: str) -> None:
     assert ports.fault(f"127.0.0.1:{port}") == ""
 
 
-def test_the_holders_command_line() -> None:
+def test_the_program_that_listens() -> None:
     mine = tuple(Path("/proc/self/cmdline").read_text().rstrip("\0").split("\0"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert ports.holder_command("127.0.0.1", port) == mine
-    assert ports.holder_command("127.0.0.1", port) == ()
+        found = ports.holding_program("127.0.0.1", port)
+        assert found is not None
+        assert (found.command, found.directory) == (mine, Path.cwd())
+        assert found.environ["PATH"]
+    assert ports.holding_program("127.0.0.1", port) is None
 
 
 def test_another_address_is_another_listener() -> None:

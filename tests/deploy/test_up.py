@@ -22,6 +22,7 @@ def test_serves_http_and_socks_and_says_how(up: Any, page: str, fetch: Any) -> N
     assert fetch("--proxy", up.proxy, "--proxytunnel", page) == "the page\n"
     assert fetch("--socks5-hostname", up.socks, page) == "the page\n"
     assert "THIS machine" in up.output
+    assert "warning" not in up.output
     assert f"curl -x {up.proxy} https://" in up.output
     assert f"curl --socks5-hostname {up.socks} https://" in up.output
     assert str(up.state_dir / "admin.password") in up.output
@@ -126,6 +127,27 @@ def test_the_command_it_shows_works_elsewhere(up: Any) -> None:
     assert "direct" in done.stdout
 
 
+def test_the_curl_lines_work_where_the_proxy_asks_who_you_are(up: Any, page: str, fetch: Any) -> None:
+    up.start(VPNEXIT_GATEWAY__REQUIRE_AUTH="true")
+    up.wait_ready()
+    shown = re.search(r"^  try it +(\S+) (users add alice .*?)   first:", up.output, re.MULTILINE)
+    assert shown is not None
+    add = [shown[1], *shown[2].split(), "--password-file", "-"]
+    subprocess.run(add, input="a long one\n", env={"PATH": os.environ["PATH"]}, text=True, timeout=30, check=True)
+    lines = re.findall(r"^ +curl (.+) -U alice https://example.com/$", up.output, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        up.wait_for(lambda line=line: fetch(*line.split(), "-U", "alice:a long one", page) == "the page\n")
+
+
+def test_a_wrong_country_is_the_options_fault(up: Any) -> None:
+    up.start("--country", "xx")
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert len(up.lines) == 1, up.output
+    assert up.lines[0].startswith("vpnexit: --country: unknown country 'xx'")
+
+
 def test_its_own_gateway_is_counted(up: Any) -> None:
     up.start()
     up.wait_ready()
@@ -216,6 +238,13 @@ def test_password_for_the_private_redis_is_refused(up: Any) -> None:
     assert up.lines == [
         "vpnexit: redis.password is set, but `up` starts a Redis of its own without one: remove it, or use --redis\n"
     ]
+
+
+def test_sentinels_for_the_private_redis_are_refused(up: Any) -> None:
+    up.start(VPNEXIT_REDIS__SENTINELS="127.0.0.1:26379", VPNEXIT_REDIS__MASTER="vx")
+    assert up.process.wait(20) == 2
+    up.end_reading()
+    assert [line.split(":")[1] for line in up.lines] == [" redis.sentinels is set, but `up` runs on one Redis"]
 
 
 def test_long_state_directory_still_has_room_for_a_socket(up: Any, tmp_path: Path) -> None:

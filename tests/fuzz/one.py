@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["gateway", "health.reasons", "h11"]):
+with atheris.instrument_imports(include=["gateway", "control.providers", "control.api", "health", "h11"]):
     from tests.fuzz.targets import check
 
 NAME = sys.argv.pop(1)

@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.fuzz.targets import WHOLE
-from tests.gateway.wire.parsers import PARSERS
+from tests.fuzz.targets import PARSERS, WHOLE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -1,10 +1,13 @@
 """What a fuzzer feeds: one byte string that says where to cut and what to parse, for any of the parsers.
 
-The rule is that of `tests/gateway/wire/parsers.py`: only WireError escapes, nothing asks for more than its limit, and
-no cut changes the outcome.
+The rules are those of `tests/gateway/wire/parsers.py` (only WireError escapes, nothing asks for more than its limit, no
+cut changes the outcome) and of `tests/fuzz/texts.py`.
 """
 
-from tests.gateway.wire.parsers import PARSERS
+from tests.fuzz.texts import TEXTS
+from tests.gateway.wire import parsers
+
+PARSERS = parsers.PARSERS | TEXTS
 
 WHOLE = b"\x00"  # before data that is not cut
 

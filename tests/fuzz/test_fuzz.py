@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from control.providers import ovpn
 from gateway.wire.base import WireError
 from tests.fuzz import run
-from tests.fuzz.targets import WHOLE, check
-from tests.gateway.wire.parsers import PARSERS, Parser
+from tests.fuzz.targets import PARSERS, WHOLE, check
+from tests.gateway.wire.parsers import Parser
 
 INPUTS = 2000
 CRASHES = sorted(path for path in run.CRASHES.rglob("*") if path.is_file())
@@ -65,6 +66,12 @@ def test_a_broken_parser_is_found(monkeypatch: pytest.MonkeyPatch, broken: objec
         check("broken", WHOLE + b"abc")
     with pytest.raises((IndexError, AssertionError, WireError)):
         check("broken", b"\x01\x01abcdefgh"[:4])
+
+
+def test_a_file_that_the_exit_would_not_take_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ovpn, "render", lambda *_, **__: b"up /bin/sh\n")
+    with pytest.raises(AssertionError):
+        check("openvpn_file", WHOLE + PARSERS["openvpn_file"].seeds[0])
 
 
 def test_seeds_are_written_as_inputs(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ class Gateway:
         self._plan = directory / f"gateway-{self.port}.json"
         self.redis_url = redis_url
         self._machine = machine
+        self.metrics_settings: dict[str, str] = {}
         self._settings = {
             "listen": [f"127.0.0.1:{self.port}"],
             "metrics_listen": f"127.0.0.1:{self.metrics_port}",
@@ -121,6 +122,7 @@ class Gateway:
         """Change settings; they count when it is started or told to start anew (SIGHUP)."""
         self._settings |= settings
         told = {"redis": {"url": self.redis_url}, "machine": self._machine, "settings": self._settings}
+        told["metrics"] = self.metrics_settings
         self._plan.write_text(json.dumps(told))
 
     @property

@@ -5,6 +5,7 @@ The judge of every test is what the origin received.
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -20,7 +21,10 @@ from tests.gateway.harness import MACHINE, Gateway
 
 WAIT_S = 10.0
 NODE = "zz000001"
-EXIT = b"X-Exit-Node: zz000001\r\nX-Exit-Country: zz\r\n"
+# The ids that a gateway makes are all of one length; what was read shows this one in their place.
+SOME_ID = b"X-Request-Id: " + b"0" * 16 + b"\r\n"
+EXIT = b"X-Exit-Node: zz000001\r\nX-Exit-Country: zz\r\n" + SOME_ID
+_ID = re.compile(rb"(?<=\r\n)X-Request-Id: [0-9a-f]{16}\r\n")
 
 
 class End:
@@ -82,7 +86,7 @@ class End:
         async with asyncio.timeout(WAIT_S):
             data: bytes = await reading
         self.received += data
-        return data
+        return _ID.sub(SOME_ID, data)
 
 
 class Origin:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway import start, supervisor
 from gateway.config import GatewaySettings
-from health.config import RedisSettings
+from health.config import MetricsSettings, RedisSettings
 
 if len(sys.argv) > 2:
     sys.excepthook = lambda _, error, __: print(" ".join(str(error).split()), file=sys.stderr)
@@ -20,6 +20,7 @@ plan = start.dump(
     told["machine"],
     "info",
     reload=[sys.executable, *sys.argv[:2]],
+    metrics_token=MetricsSettings.model_validate(told.get("metrics", {})).token,
 )
 if len(sys.argv) > 2:
     with os.fdopen(int(sys.argv[2]), "wb") as out:

@@ -79,3 +79,15 @@ def test_what_other_code_counts_is_left_out() -> None:
     found = samples(exposition(counters, {"not_known_here": 1}, restarts=0))
     assert of(found, "dial_seconds_count", country="jp") == 1
     assert ("dial_seconds_count", frozenset({("country", "us")})) not in found
+
+
+def test_what_has_not_happened_is_shown_as_none() -> None:
+    text = exposition(Metrics().counters(), {}, 0).decode()
+    for line in (
+        'vpnexit_gateway_refusals_total{reason="auth_failed"} 0.0',
+        'vpnexit_gateway_refusals_total{reason="no_node"} 0.0',
+        'vpnexit_gateway_accept_pauses_total{reason="descriptors"} 0.0',
+        'vpnexit_gateway_accept_pauses_total{reason="limit"} 0.0',
+    ):
+        assert line in text
+    assert 'refusals_total{reason="ok"}' not in text

@@ -1,6 +1,7 @@
 """The first bytes of a client: whose PROXY header counts, who may come at all, and what a header says."""
 
 import asyncio
+import re
 import struct
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
@@ -125,20 +126,37 @@ async def test_a_header_must_come_in_three_seconds(port: int, monkeypatch: pytes
         await inside.nothing_left()
 
 
-async def test_the_proxys_id_is_the_connections(inside: Inside, port: int) -> None:
-    head = await head_of(inside, v2(unique_id=b'C0A8:"01\\ \x00\xff-7') + connect(port))
-    assert b"\r\nX-Request-Id: C0A8:01-7\r\n" in head
+IDS = (b"7F000001:B4C8_7F4D0001:0C38_67A0_01F3", b"0b5d1c5e-3a3f-4c43-9d0e-2f8d4a1f0e11", b"a" * 128)
+NO_IDS = (b"a b", b"a\r\nX-Evil: 1", b'a"b', b"a\\b", b"a\x00b", b"\xc3\xa9", b"id\n", b"<a>")
+
+
+@pytest.mark.parametrize("unique_id", IDS)
+async def test_the_proxys_id_is_the_connections(inside: Inside, port: int, unique_id: bytes) -> None:
+    head = await head_of(inside, v2(unique_id=unique_id) + connect(port))
+    assert b"\r\nX-Request-Id: " + unique_id + b"\r\n" in head
     await inside.until(lambda: inside.lines)
-    assert inside.log[0]["conn_id"] == "C0A8:01-7"
-    refused = await head_of(inside, v2("192.0.2.1", unique_id=b"id-8") + connect(port))
-    assert b"\r\nX-Request-Id: id-8\r\n" in refused
+    assert inside.log[0]["conn_id"] == unique_id.decode()
+    refused = await head_of(inside, v2("192.0.2.1", unique_id=unique_id) + connect(port))
+    assert refused.startswith(ASKED)
+    assert b"\r\nX-Request-Id: " + unique_id + b"\r\n" in refused
 
 
-async def test_without_an_id_there_is_one_of_our_own(inside: Inside, port: int) -> None:
-    heads = [await head_of(inside, header + connect(port)) for header in (v2(), v2(unique_id=b"\x00\xff"), v2())]
-    ids = {head.partition(b"X-Request-Id: ")[2].partition(b"\r\n")[0] for head in heads}
-    assert len(ids) == 3
-    assert b"" not in ids
+async def test_without_a_usable_id_there_is_one_of_our_own(inside: Inside, port: int) -> None:
+    """One with other characters in it is not cut down: nobody would find it in the proxy's log."""
+    headers = [v2(), v2(), *(v2(unique_id=one) for one in NO_IDS)]
+    heads = [await head_of(inside, header + connect(port)) for header in headers]
+    ids = [re.findall(rb"\r\nX-Request-Id: ([0-9a-f]{16})\r\n", head) for head in heads]
+    assert [len(found) for found in ids] == [1] * len(headers)
+    assert len({one for (one,) in ids}) == len(headers)
+    assert not any(b"evil" in head.lower() for head in heads)
+
+
+async def test_an_empty_or_oversize_id_is_no_header(inside: Inside, port: int) -> None:
+    for unique_id in (b"", b"a" * 129):
+        client = inside.connect(PROXY)
+        await client.send(v2(unique_id=unique_id) + connect(port))
+        assert await client.rest() == b""
+    assert inside.reasons == ["proxy_header"] * 2
 
 
 async def test_the_server_name_says_the_country(inside: Inside, port: int) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import guesses
 from gateway.guesses import Guesses
+from health import failures
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 
@@ -66,9 +67,9 @@ def test_an_ipv6_network_is_one_address_and_a_mapped_address_its_ipv4() -> None:
 def test_the_table_is_bounded() -> None:
     table = Guesses()
     first = int(ip_address("10.0.0.0"))
-    for i in range(guesses.ADDRESSES_KEPT + 100):
+    for i in range(failures.ADDRESSES_KEPT + 100):
         table.begin(ip_address(first + i), 0.0)
-    assert len(table._failures) == guesses.ADDRESSES_KEPT
+    assert len(table) == failures.ADDRESSES_KEPT
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60))
@@ -116,7 +117,7 @@ def test_a_table_that_starts_later_makes_the_same_wait() -> None:
 
 
 def test_what_is_kept_of_a_dump_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guesses, "ADDRESSES_KEPT", 10)
+    monkeypatch.setattr(failures, "ADDRESSES_KEPT", 10)
     table = Guesses()
     table.load([(f"{number:08x}", 1e9, 0.0) for number in range(50)], 0.0)
     assert len(table) == 10

@@ -265,7 +265,8 @@ async def test_fields_of_an_answer_that_concern_one_hop_stay_here(client: End, o
     await client.send(origin.request())
     await (await origin.accepted()).send(
         b"HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Authenticate: Basic\r\n"
-        b"Upgrade: h2c\r\nX-Exit-Node: forged\r\nContent-Length: 2\r\nContent-Length: 2\r\nSet-Cookie: a\r\n\r\nok"
+        b"Upgrade: h2c\r\nX-Exit-Node: forged\r\nX-Request-Id: forged\r\n"
+        b"Content-Length: 2\r\nContent-Length: 2\r\nSet-Cookie: a\r\n\r\nok"
     )
     assert await client.head() == (
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a\r\nVia: 1.1 vpnexit\r\n" + EXIT + b"\r\n"

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from gateway.plain_http import FRESH_S
 from gateway.wire.http_rules import MAX_GATEWAYS
-from tests.gateway.harness import Gateway
+from tests.gateway.harness import Gateway, wait_for
 from tests.gateway.raw_origin import EXIT, End, Origin, client_of, direct_gateway, fields_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -51,6 +52,41 @@ async def test_the_origin_is_asked_in_origin_form(client: End, origin: Origin) -
     )
     await end.send(OK)
     assert await client.exactly(len(SEEN)) == SEEN
+
+
+async def test_the_clients_own_request_id_goes_on_and_ours_does_not(
+    gateway: Gateway, client: End, origin: Origin
+) -> None:
+    """Its answers name the connection as the gateway's log does, whatever the client and the origin call it."""
+    names = (b"X-Request-Id: the-clients", b"X-Request-ID: 7f000001", b"")
+    end: End | None = None
+    for name in names:
+        fields = [name] if name else []
+        await client.send(origin.request(*fields))
+        end = end or await origin.accepted()
+        lines = (b"GET / HTTP/1.1", b"Host: " + origin.host, *fields, b"Via: 1.1 vpnexit", b"", b"")
+        assert await end.head() == b"\r\n".join(lines)
+        await end.send(OK.replace(b"\r\n\r\n", b"\r\nX-Request-Id: the-origins\r\n\r\n"))
+        assert await client.exactly(len(SEEN)) == SEEN
+    ids = re.findall(rb"X-Request-Id: (.*)\r\n", client.received)
+    assert len(ids) == 3
+    assert len(set(ids)) == 1
+    assert end is not None
+    assert ids[0] not in end.received
+    wait_for(lambda: [line["conn_id"] for line in gateway.lines()].count(ids[0].decode()) == 3)
+
+
+async def test_answers_of_our_own_have_the_id(gateway: Gateway, client: End, origin: Origin) -> None:
+    await client.send(b"GET http://vpnexit.internal/ HTTP/1.1\r\nHost: vpnexit.internal\r\n\r\n")
+    await client.head()
+    await client.some()
+    await client.send(origin.request(b"Max-Forwards: 0", method=b"OPTIONS"))
+    await client.head()
+    await client.send(b"GET ftp://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n")
+    await client.rest()
+    ids = re.findall(rb"\r\nX-Request-Id: ([0-9a-f]{16})\r\n", client.received)
+    assert len(ids) == 3
+    assert len(set(ids)) == 1
 
 
 async def test_one_connection_serves_many_requests(client: End, origin: Origin) -> None:

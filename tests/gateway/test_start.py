@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from gateway import start
 from gateway.config import GatewaySettings
@@ -47,6 +48,14 @@ def test_the_supervisor_reads_what_it_needs() -> None:
     assert plan.listen == ["127.0.0.1:3128", "[::1]:3128"]
     assert (plan.workers, plan.drain_timeout, plan.log_level) == (3, 7.5, "info")
     assert plan.reload == ["vpnexit", "gateway"]
+    assert plan.metrics_token == ""
+
+
+def test_a_token_is_the_supervisors_alone() -> None:
+    text = start.dump(SETTINGS, REDIS, "m1", "info", ["vpnexit"], SecretStr("s3cret-token"))
+    plan = Plan.read(text)
+    assert plan.metrics_token == "s3cret-token"
+    assert "s3cret-token" not in json.dumps(plan.worker)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"worker": {}}'])

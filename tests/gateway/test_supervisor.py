@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, replace
@@ -165,6 +167,22 @@ async def test_new_settings_count_after_starting_anew(exits: Exits, registry: Re
         socket.create_connection(("127.0.0.1", first_port))
     await asyncio.sleep(0.3)
     assert len(gateway.lines()) == lines
+
+
+async def test_a_new_token_counts_after_starting_anew(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+    gateway, jp = gateways(), exits("jp000001")
+    await up(registry, gateway, jp)
+    gateway.metrics_settings = {"token": "s3cret-token"}
+    gateway.configure()
+    gateway.process.send_signal(signal.SIGHUP)
+    await until(lambda: said(gateway, "gateway started anew"))
+    request = urllib.request.Request(f"http://127.0.0.1:{gateway.metrics_port}/metrics")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=5)
+    request.add_header("Authorization", "Bearer s3cret-token")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert b"vpnexit_gateway_workers 1.0" in answer.read()
+    assert gateway.ready()
 
 
 @pytest.mark.parametrize("wrong", ["configuration", "address", "worker"])

@@ -8,7 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+
+from gateway.front import _ID
 
 CONFIG = Path(__file__).parents[2] / "haproxy" / "haproxy.cfg"
 TLV_UNIQUE_ID = 0x05
@@ -27,6 +30,11 @@ def check(**env: str) -> "subprocess.CompletedProcess[str]":
 
 def test_valid_as_it_is_and_without_warnings() -> None:
     done = check()
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_valid_where_only_failures_are_logged() -> None:
+    done = check(VPNEXIT_HAPROXY_LOG_FAILED_ONLY="1")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
@@ -49,6 +57,20 @@ async def test_gateway_learns_dialled_port_and_client(haproxy: Any, gateways: An
     assert await reader.readexactly(3) == b"bye"
 
 
+async def test_its_numbers_where_an_address_is_given(haproxy: Any, gateways: Any, unused_tcp_port: int) -> None:
+    haproxy.env["VPNEXIT_HAPROXY_METRICS"] = f"127.0.0.1:{unused_tcp_port}"
+    haproxy.stop()
+    haproxy.start()
+    await haproxy.wait_for("UP", "UP")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/metrics") as answer:
+            text = await answer.text()
+        assert answer.status == 200
+        assert 'haproxy_server_status{proxy="gateways",server="gateway1",state="UP"} 1' in text
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/stats") as answer:
+            assert answer.status == 404
+
+
 async def test_unique_ids_differ(haproxy: Any, gateways: Any) -> None:
     seen = set()
     for _ in range(5):
@@ -56,6 +78,22 @@ async def test_unique_ids_differ(haproxy: Any, gateways: Any) -> None:
         header, _, _ = await gateways.accepted()
         seen.add(header.tlvs[TLV_UNIQUE_ID])
     assert len(seen) == 5
+
+
+async def test_one_id_for_the_gateway_and_the_log(haproxy: Any, gateways: Any) -> None:
+    """Of a connection that went well, too."""
+    reader, writer = await haproxy.dial(10392)
+    header, _, answer = await gateways.accepted()
+    name = header.tlvs[TLV_UNIQUE_ID].decode("ascii")
+    assert _ID.fullmatch(name.encode())
+    writer.close()
+    answer.close()
+    await reader.read()
+    async with asyncio.timeout(5):
+        while f" conn_id={name}\n" not in haproxy.log():
+            await asyncio.sleep(0.02)
+    (line,) = [line for line in haproxy.log().splitlines() if line.endswith(name)]
+    assert f"{haproxy.address}:10392 gateways/gateway" in line
 
 
 async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(haproxy: Any, gateways: Any) -> None:

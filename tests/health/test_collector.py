@@ -1,29 +1,33 @@
 """The collector against stand-in agents and a real Redis."""
 
 import asyncio
+import contextlib
 import functools
+import itertools
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import structlog
 
 from health.agent_client import AgentClient
 from health.collector import Collector
-from health.config import CollectorSettings
+from health.config import CollectorSettings, ScorerSettings
 from health.model import Node, Sample, Tunnel
 from health.registry import Registry
 from health.score import direct_sample
+from health.scorer import Scorer
 
 MakeNode = Callable[..., Node]
 MakeAgent = Callable[..., Any]
 JP, US, GB = "jp3f9a1c", "us000001", "gb000001"
-SETTINGS = CollectorSettings(interval=0.05, timeout=0.5)
+SETTINGS = CollectorSettings(interval=0.05, timeout=0.5, lease=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +69,7 @@ async def test_what_the_agent_says_is_written(
 ) -> None:
     agent = make_agent()
     agent.sample |= {"loss": 0.25, "handshake_age_s": 31.5, "rx_bytes": 10, "tx_bytes": 20, "colour": "blue"}
-    agent.sample |= {"node": US, "reachable": False, "schema": 9, "at": 1}  # not for the agent to say
+    agent.sample |= {"reachable": False, "schema": 9, "at": 1, "refused": 3}  # not for the agent to say
     await registry.put_node(make_node(agent=agent.path))
     sample = (await until(collector, registry, reached(JP)))[JP]
     assert abs(sample.at - time.time()) < 5
@@ -158,7 +162,22 @@ async def test_one_question_without_answer_is_forgiven(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"loss": -1}, {"loss": math.nan}, {"probe_ms": math.inf}, {"tunnel": "sideways"}, {"rx_bytes": "many"}, None, []],
+    [
+        {"loss": -1},
+        {"loss": math.nan},
+        {"probe_ms": math.inf},
+        {"connect_ms": 1e9},
+        {"rx_bytes": 1 << 63},
+        {"memory_bytes": -1},
+        {"targets": {f"198.18.0.{number}:80": 1 for number in range(9)}},
+        {"targets": {"x" * 4000: 1}},
+        {"tunnel": "sideways"},
+        {"rx_bytes": "many"},
+        {"node": US},
+        None,
+        [],
+    ],
+    ids=lambda wrong: str(wrong)[:40],
 )
 async def test_nonsense_makes_the_node_unreachable(
     collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent, wrong: Any
@@ -167,6 +186,107 @@ async def test_nonsense_makes_the_node_unreachable(
     agent.answers["sample"] = lambda _: [{"sample": {**agent.sample, **wrong} if wrong else wrong}]
     await registry.put_node(make_node(agent=agent.path))
     await until(collector, registry, lost(JP))
+
+
+async def test_a_liar_is_counted_and_named_once(
+    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent, honest = make_agent(), dict(make_agent(US).sample)
+    turns = itertools.count()
+    agent.answers["sample"] = lambda _: [{"sample": {**honest, "loss": math.nan if next(turns) % 2 else 0.0}}]
+    await registry.put_node(make_node(agent=agent.path))
+    with structlog.testing.capture_logs() as logged:
+        await until(collector, registry, lambda samples: JP in samples and samples[JP].refused >= 5)
+        await until(collector, registry, reached(JP))
+    refusals = [line for line in logged if line["event"] == "sample refused"]
+    assert [(line["node"], line["reason"]) for line in refusals] == [(JP, "its loss cannot be")]
+    assert sum(line["event"] in ("agent answers", "agent does not answer") for line in logged) == 1
+
+
+async def test_an_agent_that_dies_is_told_before_the_next_round(
+    registry: Registry, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    """Within 0.5 s, though the collector looks once in two seconds."""
+    collector = Collector(CollectorSettings(interval=2, lease=4), registry, "m1")
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    try:
+        async with asyncio.timeout(10):
+            while not reached(JP)(await registry.samples([JP])):
+                await collector.tick()
+                await asyncio.sleep(0.02)
+        agent.stop()
+        died = time.monotonic()
+        async with asyncio.timeout(5):
+            while not lost(JP)(await registry.samples([JP])):
+                await asyncio.sleep(0.005)
+        assert time.monotonic() - died < 0.5 * 2
+    finally:
+        await collector.close()
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+async def test_the_wall_clock_jumps(
+    collector: Collector,
+    registry: Registry,
+    raw: Any,
+    make_node: MakeNode,
+    make_agent: MakeAgent,
+    monkeypatch: pytest.MonkeyPatch,
+    jump: float,
+) -> None:
+    """That of the whole machine: Redis ends by it what is to end, forward at once, backward an hour too late."""
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    scorer = Scorer(ScorerSettings(), registry)
+
+    async def judged(seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            await collector.tick()
+            await scorer.tick()
+            await asyncio.sleep(0.05)
+            assert (await registry.samples([JP]))[JP].reachable
+            assert (await registry.scores([JP]))[JP].healthy
+
+    await until(collector, registry, reached(JP))
+    await judged(0.5)
+    before = (await registry.scores([JP]))[JP]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    mortal = {key: left for key in raw.scan_iter("vx:1:*") if (left := raw.pttl(key)) > 0}
+    assert f"vx:1:sample:{JP}" in mortal
+    for key, left in mortal.items():
+        raw.pexpire(key, max(left - int(jump * 1000), 0))
+    await judged(2)
+    after = (await registry.scores([JP]))[JP]
+    assert abs(after.at - before.at - jump) < 60, "it was judged anew"
+    assert after.value == before.value
+    agent.stop()
+    await until(collector, registry, lost(JP))
+    await scorer.close()
+
+
+async def test_one_of_two_writes(
+    collector: Collector, registry: Registry, raw: Any, make_node: MakeNode, make_agent: MakeAgent
+) -> None:
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    await until(collector, registry, reached(JP))
+    other = Collector(SETTINGS, registry, "m1")
+    try:
+        async with asyncio.timeout(5):
+            while len(agent.peers) < 2:
+                await other.tick()
+                await asyncio.sleep(0.01)
+        raw.delete(f"vx:1:sample:{JP}")
+        await asyncio.sleep(0.1)
+        await other.tick()
+        assert await registry.samples([JP]) == {}, "it stands by"
+        await collector.close()
+        await until(other, registry, reached(JP), seconds=0.9)  # before the lease would have ended
+    finally:
+        await other.close()
 
 
 async def test_an_agent_of_another_node_is_not_believed(
@@ -273,10 +393,18 @@ async def test_close_leaves_no_task_and_no_connection(
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, functools, os, sys
+from health import collector
+from health.agent_client import AgentClient
 from health.config import CollectorSettings, RedisSettings
-from health.collector import run
-asyncio.run(run(CollectorSettings(), RedisSettings(url=sys.argv[1]), "m1"))
+collector.AgentClient = functools.partial(AgentClient, uid=os.getuid())
+asyncio.run(collector.run(CollectorSettings(), RedisSettings(url=sys.argv[1]), "m1"))
+"""
+SCORER = """
+import asyncio, sys
+from health.config import RedisSettings, ScorerSettings
+from health.scorer import run
+asyncio.run(run(ScorerSettings(), RedisSettings(url=sys.argv[1])))
 """
 
 
@@ -295,3 +423,60 @@ async def test_real_process_ends_on_a_signal(
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=lambda how: how.name)
+async def test_a_standby_takes_over(
+    registry: Registry, redis_url: str, raw: Any, make_node: MakeNode, make_agent: MakeAgent, how: signal.Signals
+) -> None:
+    """Real processes: two collectors and a scorer. Within 5 s; the score stays where it was meanwhile."""
+    await registry.begin_epoch()
+    agent = make_agent()
+    await registry.put_node(make_node(agent=agent.path))
+    lease = "vx:1:lease:collecting:m1"
+    with contextlib.ExitStack() as stack:
+
+        def start(program: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([sys.executable, "-c", program, redis_url], stdout=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        async def wait_for(condition: Callable[[], Awaitable[object]], seconds: float) -> float:
+            began = time.monotonic()
+            async with asyncio.timeout(seconds):
+                while not await condition():
+                    await asyncio.sleep(0.01)
+            return time.monotonic() - began
+
+        async def healthy() -> bool:
+            scores = await registry.scores([JP])
+            return JP in scores and scores[JP].healthy
+
+        async def both() -> bool:
+            return len(agent.peers) == 2
+
+        async def fresh() -> bool:
+            return (sample := (await registry.samples([JP])).get(JP)) is not None and sample.at > killed_at
+
+        first = start(PROGRAM)
+        start(SCORER)
+        await wait_for(healthy, 20)
+        holder = raw.get(lease)
+        start(PROGRAM)
+        await wait_for(both, 20)
+        first.send_signal(how)
+        await asyncio.sleep(0.1)
+        killed_at, score = time.time(), (await registry.scores([JP]))[JP].value
+        took = await wait_for(fresh, 5 * 2)
+        assert took < 5, f"{took:.2f} s"
+        assert raw.get(lease) not in (None, holder)
+        assert await healthy()
+        assert (await registry.scores([JP]))[JP].value == score
+        if how is signal.SIGSTOP:
+            second = raw.get(lease)
+            first.send_signal(signal.SIGCONT)
+            await asyncio.sleep(2.5)
+            assert raw.get(lease) == second, "who was away stands by"
+            assert await healthy()
+        print(f"a standby wrote {took:.2f} s after {how.name}")

@@ -1,6 +1,7 @@
 """Records: what is stored, what is refused, what is not shown."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -24,7 +25,18 @@ from health.model import (
 NODE: dict[str, Any] = {"id": "jp3f9a1c", "country": "jp", "kind": "vpn", "machine": "m1", "status": "serving"}
 RECORDS: list[Record] = [
     Node(**NODE, exit_ip="198.18.0.1", generation=3, started_at=5.5),
-    Sample(node="jp3f9a1c", at=1.5, reachable=True, tunnel=Tunnel.UP, probe_ms=3.25),
+    Sample(
+        node="jp3f9a1c",
+        at=1.5,
+        reachable=True,
+        tunnel=Tunnel.UP,
+        probe_ms=3.25,
+        connect_ms=4.5,
+        targets={"198.19.10.80:80": 4.5, "103.86.96.100:53": None},
+        dns_ok=False,
+        exit_country="jp",
+        memory_bytes=1,
+    ),
     Score(node="jp3f9a1c", at=1.5, value=99.5, healthy=True, terms={"up": 1.0}),
     Pool(country="jp", desired=2, fallback=("us", "gb")),
     User(name="alice", password_hash="$argon2id$x", allowed_countries=("jp",), default_country="jp"),
@@ -108,3 +120,23 @@ def test_new_ids_fit_their_pattern_and_differ() -> None:
     ids = {new_node_id("jp") for _ in range(100)}
     assert len(ids) == 100
     assert all(NODE_ID.fullmatch(i) and re.match("jp", i) for i in ids)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *({name: value} for name in ("connect_ms", "jitter_ms", "dns_ms") for value in (-1, 60_001, "nan", 1e400)),
+        *({name: value} for name in ("rx_bytes", "memory_bytes") for value in (-1, 1 << 63, 0.5)),
+        {"targets": {f"198.18.0.{number}:80": 1.0 for number in range(9)}},
+        {"targets": {"198.18.0.1:80": -1.0}},
+        {"targets": {"http://example.test/": 1.0}},
+        {"exit_country": "nowhere"},
+        {"exit_ip": "1" * 46},
+        {"cpu_percent": math.inf},
+        {"handshake_age_s": 1e300},
+        {"loss": 1.01},
+    ],
+)
+def test_a_sample_that_cannot_be_true_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Sample(node="jp3f9a1c", at=1.5, reachable=True, **field)

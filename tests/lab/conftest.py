@@ -1,12 +1,16 @@
 """The lab, once for all its tests: brought up if it is not, taken down if these tests brought it up."""
 
+import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from health.config import RedisSettings
+from health.registry import Registry
 from tests.lab.harness import Lab, wait_for
 
 NODES = {"jp": 2, "us": 1, "gb": 1}
@@ -45,6 +49,31 @@ def lab(running_lab: Lab) -> Lab:
     wait_for(running_lab.settled, 60, "the lab is settled")
     running_lab.refresh()
     return running_lab
+
+
+@pytest.fixture
+async def registry(lab: Lab) -> AsyncIterator[Registry]:
+    socket = Path(lab.status["state_dir"]) / "redis" / "redis.sock"
+    found = Registry.open(RedisSettings(url=f"unix://{socket}", timeout=1.0))
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def events(registry: Registry) -> AsyncIterator[list[dict[str, Any]]]:
+    """What is published, from now on."""
+    heard: list[dict[str, Any]] = []
+    ready = asyncio.Event()
+
+    async def listen() -> None:
+        async for event in registry.events(ready.set):
+            heard.append(event)
+
+    task = asyncio.create_task(listen())
+    await ready.wait()
+    yield heard
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

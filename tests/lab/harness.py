@@ -60,7 +60,12 @@ class Lab:
         return dict(json.loads(self.command("leaks")))
 
     def docker(self, *arguments: str) -> str:
-        run = subprocess.run(
+        run = self.try_docker(*arguments)
+        assert run.returncode == 0, f"docker {' '.join(arguments)}: {run.stderr}"
+        return run.stdout.strip()
+
+    def try_docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["docker", *arguments],
             env={**os.environ, "DOCKER_HOST": self.status["docker_host"]},
             capture_output=True,
@@ -68,8 +73,6 @@ class Lab:
             timeout=60,
             check=False,
         )
-        assert run.returncode == 0, f"docker {' '.join(arguments)}: {run.stderr}"
-        return run.stdout.strip()
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program on the host."""
@@ -82,6 +85,17 @@ class Lab:
     def namespace(self, container: str) -> str:
         """The option of nsenter(1) for a container's network namespace."""
         return f"--net=/proc/{self.docker('inspect', '--format', '{{.State.Pid}}', container)}/ns/net"
+
+    def log_of(self, process: str) -> Callable[[], list[dict[str, Any]]]:
+        """Reads what a process of the product says in its log from now on."""
+        path = Path(self.status["state_dir"]) / "output" / f"{process}.log"
+        said = path.stat().st_size
+
+        def lines() -> list[dict[str, Any]]:
+            whole = path.read_bytes()[said:].decode(errors="replace").splitlines()
+            return [json.loads(line) for line in whole if line.startswith("{") and line.endswith("}")]
+
+        return lines
 
     # the API
 
@@ -108,9 +122,13 @@ class Lab:
         )
 
     def settled(self) -> bool:
-        """Every pool serves what it wishes, by containers that live, and the proxy knows it."""
+        """Every pool serves what it wishes, by containers that live, and the proxy knows it; nothing is under way."""
         try:
-            nodes = {node["id"] for node in self.api("GET", "/api/nodes") if node["status"] == "running"}
+            found = [node for node in self.api("GET", "/api/nodes") if node["status"] not in ("stopped", "error")]
+            # A tunnel that is down may be about to get a successor.
+            if not all(node["status"] == "running" and node["vpn_connected"] for node in found):
+                return False
+            nodes = {node["id"] for node in found}
             pools = self.api("GET", "/api/pools")
         except OSError:  # control is just being started again
             return False

@@ -65,6 +65,16 @@ async def test_a_rotation_under_load_is_not_noticed(lab: Lab) -> None:
         await asyncio.gather(*watching, return_exceptions=True)
 
 
+def test_an_idle_node_that_gives_way_is_gone_within_seconds(lab: Lab) -> None:
+    """No gateway has a connection through it: there is nothing to wait for."""
+    (old,) = lab.nodes("us")
+    new = lab.api("POST", f"/api/nodes/{old}/restart")["node_id"]
+    wait_for(lambda: lab.api("GET", f"/api/nodes/{old}")["status"] == "stopping", 30, f"{old} drains")
+    took = wait_for(lambda: lab.api("GET", f"/api/nodes/{old}")["status"] == "stopped", DRAIN_S / 2, f"{old} is gone")
+    print(f"drained within {took:.1f} s")
+    assert lab.nodes("us") == [new]
+
+
 async def _tunnel(lab: Lab) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     told = lab.status["proxy"]
     login = base64.b64encode(f"{told['user']}-country-jp:{told['password']}".encode()).decode()

@@ -3,7 +3,8 @@
     /            the caller's address as text
     /json        what this server saw of the request: address, port, own address, scheme, method, header fields
     /echo        the request's body, as it comes
-    /bytes?n=    n zero bytes (at most 1 GiB)
+    /bytes?n=    n zero bytes (at most 1 GiB): what speed tests download
+    /sink        takes the request's body and answers how long it was: where they upload to
     /slow?seconds=   the caller's address after that time (at most 300 s)
 
 Plain TCP on port 7 is an echo (RFC 862) that ends its side only after the caller has ended its own. A datagram to port
@@ -77,6 +78,13 @@ async def zeros(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def sink(request: web.Request) -> web.Response:
+    taken = 0
+    async for chunk in request.content.iter_any():
+        taken += len(chunk)
+    return web.Response(text=f"{taken}\n")
+
+
 async def slow(request: web.Request) -> web.Response:
     await asyncio.sleep(_number(request, "seconds", MAX_SECONDS))
     return await address(request)
@@ -89,6 +97,7 @@ def application() -> web.Application:
     app.router.add_get("/json", details)
     app.router.add_get("/bytes", zeros)
     app.router.add_get("/slow", slow)
+    app.router.add_post("/sink", sink)
     app.router.add_route("*", "/echo", echo)
     return app
 

@@ -1,6 +1,7 @@
 """The document as JSON and as a page."""
 
 import re
+from html import escape
 from typing import Any
 
 from control.api.openapi import openapi
@@ -28,4 +29,17 @@ async def test_the_page_needs_nothing_from_elsewhere(fleet: Any, new_api: NewApi
         f"#{name}" for name in re.findall(r'href="#(\w+)"', text)
     }
     for name in set(re.findall(r'href="#(\w+)"', text)):
-        assert f'id="{name}"' in text
+        assert f'<details open id="{name}">' in text, "a link to something folded away leads nowhere"
+
+
+async def test_every_parameter_and_every_field_of_a_pool_is_described(api: Any) -> None:
+    document = openapi(OPERATIONS)
+    text = await (await api.get("/docs")).text()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert f'id="{operation["operationId"]}"' in text
+            for parameter in operation["parameters"]:
+                assert parameter["description"], (operation["operationId"], parameter["name"])
+                assert escape(parameter["description"]) in text
+    for name, field in document["components"]["schemas"]["PoolBody"]["properties"].items():
+        assert field.get("description"), name

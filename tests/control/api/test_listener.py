@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from control.api import bodies, listener
+from control.api import listener, reading
 from control.api.server import application
 from tests.control.api.conftest import ADMIN, PASSWORD, context
 
@@ -17,8 +18,8 @@ HEALTH = b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connected(port: int, host: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0) if host else None)
     try:
         yield reader, writer
     finally:
@@ -32,10 +33,10 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         return not await reader.read(1)
 
 
-async def ask(port: int, text: str) -> bytes:
-    async with connected(port) as (reader, writer), asyncio.timeout(5):
+async def ask(port: int, text: str, host: str = "", whole: bool = False) -> bytes:
+    async with connected(port, host) as (reader, writer), asyncio.timeout(5):
         writer.write(text.encode("latin-1"))
-        return await reader.readuntil(b"\r\n\r\n")
+        return await (reader.read() if whole else reader.readuntil(b"\r\n\r\n"))
 
 
 async def test_a_silent_connection_is_closed_and_a_speaking_one_is_not(
@@ -73,25 +74,48 @@ async def test_a_connection_that_asks_no_more_is_closed(fleet: Any, monkeypatch:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+    monkeypatch.setattr(reading, "BODY_S", 0.2)
     fields = {"Host": "x", **ADMIN, "Content-Type": "application/json", "Content-Length": "9"}
     lines = ["PUT /api/pools/jp HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
         assert (await ask(port, "\r\n".join(lines))).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_one_connection_too_many_is_closed_at_once(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 2)
+async def test_one_connection_too_many_is_told_so_and_closed(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 4)
     async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
         async with connected(port) as one, connected(port) as two:
             for reader, writer in (one, two):
                 writer.write(HEALTH)
                 await reader.readuntil(b"\r\n\r\n")
-            async with connected(port) as (extra, _):
-                assert await closed(extra)
+            head, body = await refusal(port, HEALTH)
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1" in head
+            assert body["reason"] == "too_many_connections"
+            assert body["detail"].startswith("your address has 2 connections to this API")
+            assert b" 200 OK" in await ask(port, HEALTH.decode(), "127.0.0.2"), "another address still finds room"
         async with asyncio.timeout(5):
             while not await answers(port):
                 await asyncio.sleep(0.01)
+
+
+async def test_a_flood_from_one_address_leaves_room_for_another(fleet: Any) -> None:
+    async with (
+        listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(listener.MOST_CONNECTIONS // 2 + 50):
+            await stack.enter_async_context(connected(port))
+        assert b" 200 OK" in await ask(port, HEALTH.decode(), "127.0.0.2")
+        assert (await refusal(port, HEALTH))[1]["reason"] == "too_many_connections"
+
+
+async def refusal(port: int, sent: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Head and body of an answer after which the connection is closed."""
+    async with connected(port) as (reader, writer), asyncio.timeout(10):
+        writer.write(sent)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return head, json.loads(body)
 
 
 async def answers(port: int) -> bool:
@@ -101,16 +125,47 @@ async def answers(port: int) -> bool:
         return False
 
 
-async def test_bytes_that_are_no_http_are_not_logged(fleet: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status", "reason"),
+    [
+        ("GET /api/nodes HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}\x00\r\n\r\n", 400, "bad_request"),
+        ("GET /api/nodes HTTP/1.1\r\nHost: x\r\nAuthorization {secret}\r\n\r\n", 400, "bad_request"),
+        ("GET {secret} \r\n\r\n", 400, "bad_request"),
+        ("{secret}\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/9.9\r\nX: {secret}\r\n\r\n", 400, "bad_request"),
+        ("\x16\x03\x01 {secret}\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nAuthorization: {secret}{long}\r\n\r\n", 431, "head_too_large"),
+        ("GET /{long} HTTP/1.1\r\n\r\n", 431, "head_too_large"),
+        ("GET / HTTP/1.1\r\n" + "X: {secret}\r\n" * 200 + "\r\n", 431, "head_too_large"),
+        ("GET / HTTP/1.1\r\nX: " + "{long}" * 400, 431, "head_too_large"),
+    ],
+)
+async def test_what_is_no_request_is_refused_like_every_other(
+    fleet: Any, caplog: pytest.LogCaptureFixture, sent: str, status: int, reason: str
+) -> None:
     secret = ADMIN["Authorization"]
-    with caplog.at_level(logging.DEBUG):
+    given = sent.replace("{secret}", secret).replace("{long}", "x" * 10_000).encode("latin-1")
+    with caplog.at_level(logging.DEBUG), structlog.testing.capture_logs() as logs:
         async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
-            head = "GET /api/nodes HTTP/1.1\r\nHost: x\r\n"
-            assert b" 400 " in await ask(port, f"{head}Authorization: {secret}\x00\r\n\r\n")
-            assert b" 400 " in await ask(port, f"{head}Authorization {secret}\r\n\r\n")
-            assert b" 400 " in await ask(port, "\x16\x03\x01 hello\r\n\r\n")
-    assert secret not in caplog.text
+            head, body = await refusal(port, given)
+            metrics = await ask(port, f"GET /metrics HTTP/1.0\r\nAuthorization: {secret}\r\n\r\n", whole=True)
+    assert f'operation="none",status="{status}"}} 1.0'.encode() in metrics
+    assert head.startswith(f"HTTP/1.0 {status} ".encode())
+    assert b"Content-Type: application/json" in head
+    assert (body["status"], body["reason"]) == (status, reason)
+    (line,) = [line for line in logs if line["event"] == "api_unparsed"]
+    assert f"X-Request-Id: {line['request_id']}".encode() in head
+    assert secret not in caplog.text + str(logs) + str(body)
     assert "Traceback" not in caplog.text
+
+
+async def test_tls_on_a_plain_port_is_told_so(fleet: Any) -> None:
+    hello = b"\x16\x03\x01\x00\xf1\x01\x00\x00\xed\x03\x03" + bytes(40) + b"\r\n"
+    async with listener.serving(application(context(fleet), PASSWORD), "127.0.0.1", 0) as port:
+        assert (await refusal(port, hello))[1]["detail"] == (
+            "that is TLS, and this port speaks plain HTTP: ask for http://"
+        )
 
 
 async def test_a_taken_address_is_an_oserror(fleet: Any) -> None:

@@ -1,10 +1,13 @@
 """/api/pools and /api/countries."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from health.model import NodeStatus
+from control.recovery import Keeper
+from health.model import NodeStatus, Pool
 from tests.control.api.conftest import Client
 
 
@@ -95,6 +98,73 @@ async def test_limits_that_exclude_the_number_wished_for_say_what_to_do(ask: Any
     assert (await ask("PUT", "/api/pools/jp", 409, json={"min": 3, "max": 1}))["detail"] == (
         "pool jp: its min of 3 is above its max of 1"
     )
-    assert (await ask("PUT", "/api/pools/jp", 409, json={"min": 1}))["detail"] == (
-        "pool jp: desired 0 is not between min 1 and max 10: set desired as well"
+    assert (await ask("PUT", "/api/pools/jp", 409, json={"min": 2, "desired": 1}))["detail"] == (
+        "pool jp: desired 1 is not between min 2 and max 10"
     )
+
+
+async def test_a_number_nobody_names_follows_new_limits(ask: Any) -> None:
+    assert (await ask("PUT", "/api/pools/jp", json={"min": 2}))["desired"] == 2
+    assert (await ask("PUT", "/api/pools/jp", json={"min": 0}))["desired"] == 2
+    assert (await ask("PUT", "/api/pools/jp", json={"max": 1}))["desired"] == 1
+
+
+async def test_a_change_that_changes_nothing_is_no_new_version(ask: Client) -> None:
+    made = await ask("PUT", "/api/pools/jp", json={"max": 3})
+    for body in ({}, {"max": 3}, {"max": 3, "version": 1, "desired": None}):
+        assert await ask("PUT", "/api/pools/jp", json=body) == made
+    assert await ask("POST", "/api/pools/jp/scale", json={"nodes": 0}) == made
+    await ask("PUT", "/api/pools/jp", 409, json={"version": 7})
+
+
+async def test_a_pool_goes_only_once_nothing_is_left_of_it(api: Any, ask: Client, fleet: Any) -> None:
+    assert (await ask("DELETE", "/api/pools/jp", 404))["reason"] == "not_found"
+    await ask("POST", "/api/pools/jp/scale", json={"nodes": 1})
+    (node,) = await fleet.serving()
+    wanted = await ask("DELETE", "/api/pools/jp", 409)
+    assert wanted["reason"] == "in_use"
+    assert wanted["detail"] == "pool jp wants 1 nodes: set desired to 0 first, then remove it"
+    await ask("POST", "/api/pools/jp/scale", json={"nodes": 0})
+    assert node.id in (await ask("DELETE", "/api/pools/jp", 409))["detail"]
+
+    async def ended() -> bool:
+        await fleet.later(60)
+        return all(node.status.ended for node in (await fleet.registry.nodes()).values())
+
+    await fleet.settle(ended)
+    tag = (await api.get("/api/pools/jp")).headers["ETag"]
+    assert (await ask("DELETE", "/api/pools/jp", 409, headers={"If-Match": '"1"'}))["reason"] == "stale_version"
+    gone = await ask("DELETE", "/api/pools/jp", headers={"If-Match": tag})
+    assert gone == {"status": "deleted", "name": "jp"}
+    assert await ask("GET", "/api/pools") == []
+
+
+async def test_a_removed_pool_is_gone_from_the_copy_on_disk_and_stays_gone(
+    ask: Client, fleet: Any, tmp_path: Path
+) -> None:
+    await ask("PUT", "/api/pools/jp", json={"max": 3})
+    await fleet.later(0)
+    copy, _ = await Keeper(tmp_path).load()
+    assert [pool.country for pool in copy.pools] == ["jp"]
+    with structlog.testing.capture_logs() as logs:
+        await ask("DELETE", "/api/pools/jp")
+    assert [(line["what"], line["subject"]) for line in logs if line["event"] == "audit"] == [("pool.remove", "jp")]
+    await fleet.later(0)
+    assert (await Keeper(tmp_path).load())[0].pools == ()
+    assert await fleet.registry.pools() == {}
+
+
+async def test_a_pool_that_is_scaled_up_meanwhile_stays(
+    ask: Client, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask("PUT", "/api/pools/jp", json={"max": 3})
+    remove = fleet.registry.removal.pool
+
+    async def late(pool: Pool) -> bool:
+        monkeypatch.undo()
+        await fleet.registry.put_pool(pool.model_copy(update={"desired": 1}))
+        return bool(await remove(pool))
+
+    monkeypatch.setattr(fleet.registry.removal, "pool", late)
+    assert (await ask("DELETE", "/api/pools/jp", 409))["reason"] == "in_use"
+    assert (await fleet.registry.pools())["jp"].desired == 1

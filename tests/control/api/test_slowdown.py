@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.api import slowdown
 from control.api.slowdown import FREE, MAX_WAIT_S, Slowdown, block_of
+from health import failures
 
 A, B = "192.0.2.1", "192.0.2.2"
 
@@ -52,7 +52,7 @@ def test_credentials_are_not_kept_as_they_are() -> None:
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=60))
 def test_it_stays_small(hosts: list[int]) -> None:
-    kept, slowdown.ADDRESSES_KEPT = slowdown.ADDRESSES_KEPT, 16
+    kept, failures.ADDRESSES_KEPT = failures.ADDRESSES_KEPT, 16
     try:
         made = Slowdown()
         for host in hosts:
@@ -61,7 +61,7 @@ def test_it_stays_small(hosts: list[int]) -> None:
         assert len(made) <= 16
         assert len(vars(made)["_at_home"]) <= 16
     finally:
-        slowdown.ADDRESSES_KEPT = kept
+        failures.ADDRESSES_KEPT = kept
 
 
 def test_what_counts_as_one_address() -> None:

@@ -7,6 +7,7 @@ from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus
 from health.registry import Registry
 from tests.control.api.conftest import ADMIN, Client, NewApi
+from tests.control.conftest import World
 
 
 async def test_health_is_open_and_tells_what_is_missing(redis_server: Any, new_control: Any, new_api: NewApi) -> None:
@@ -16,7 +17,7 @@ async def test_health_is_open_and_tells_what_is_missing(redis_server: Any, new_c
         client = await new_api(control, {})
         await control.reconciler.tick()
         found = await (await client.get("/api/health")).json()
-        assert found == {"status": "ok", "ready": True, "redis": "ok", "docker": "ok", "leader": True}
+        assert found == {"status": "ok", "ready": True, "redis": "ok", "docker": "ok", "leader": True, "standby": False}
         control.world.engine.gone = True
         await control.reconciler.tick()
         assert (await (await client.get("/api/health")).json())["docker"] == "down"
@@ -52,6 +53,23 @@ async def test_without_an_engine_starting_says_so(new_control: Any, new_api: New
     refused = await client.delete(f"/api/nodes/{node['id']}/stop")
     assert refused.status == 409
     assert await (await client.get("/api/countries")).json() == ["zz"]
+
+
+async def test_where_the_fleet_is_another_machines_it_says_so_and_starts_nothing(
+    fleet: Any, new_control: Any, new_api: NewApi, tmp_path: Path
+) -> None:
+    await fleet.pool(1)
+    await fleet.serving()
+    second = new_control(state_dir=tmp_path / "m2", within=World("m2"), machine="m2")
+    client = await new_api(second)
+    await second.reconciler.tick()
+    response = await client.get("/api/health/ready")
+    told = await response.json()
+    assert (response.status, told["ready"], told["standby"], told["status"]) == (503, False, True, "degraded")
+    refused = await client.post("/api/nodes/jp/start")
+    assert refused.status == 503
+    assert "the fleet runs on machine m1" in (await refused.json())["detail"]
+    assert len(await (await client.get("/api/nodes")).json()) == 1
 
 
 async def test_readiness_follows_redis(redis_server: Any, new_control: Any, new_api: NewApi) -> None:

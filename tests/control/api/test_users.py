@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from argon2.low_level import Type
 
 from health.limits import Ask, month_of
+from health.model import User
 from health.registry import Registry
 from tests.control.api.conftest import Client
 
@@ -103,6 +104,21 @@ async def test_a_user_is_changed_only_if_it_is_the_one_that_was_read(api: Any, a
     assert stale["reason"] == "stale_version"
     assert (await ask("DELETE", "/api/users/bob", 409, headers={"If-Match": tag}))["reason"] == "stale_version"
     await ask("DELETE", "/api/users/bob", headers={"If-Match": changed.headers["ETag"]})
+
+
+async def test_a_user_that_is_changed_while_it_is_being_removed_stays(
+    ask: Client, registry: Registry, monkeypatch: pytest.MonkeyPatch, fleet: Any
+) -> None:
+    await ask("POST", "/api/users", 201, json={"name": "bob", "password": "old"})
+    remove = fleet.registry.removal.user
+
+    async def late(user: User) -> bool:
+        await registry.swap_user(user.model_copy(update={"max_connections": 3}), user)
+        return bool(await remove(user))
+
+    monkeypatch.setattr(fleet.registry.removal, "user", late)
+    assert (await ask("DELETE", "/api/users/bob", 409))["reason"] == "stale_version"
+    assert (await registry.users())["bob"].max_connections == 3
 
 
 async def test_of_many_who_add_the_same_user_at_once_one_does(api: Any) -> None:

@@ -75,6 +75,20 @@ async def silent(_: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def test_its_name_is_looked_up_without_a_thread(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that does not answer would keep a thread of the executor that files are read in for half a minute."""
+
+    def blocking(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a blocking look-up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", blocking)
+    named = Api(server.url.replace("127.0.0.1", "localhost"), 2.0)
+    try:
+        assert await named.get("/x") == {"fine": True}
+    finally:
+        await named.close()
+
+
 async def test_what_it_answers_comes_back(asking: Api) -> None:
     assert await asking.get("/x") == {"fine": True}
 

@@ -127,8 +127,12 @@ async def test_two_files_of_one_server_are_not_used_at_once(provider: Custom, to
     with pytest.raises(NoSlotError, match=r"every openvpn_tcp server in jp is in use"):
         await choose(provider, wish(protocol=Protocol.OPENVPN_TCP), [node(first)])
     top.joinpath("jp-osaka-2.ovpn").unlink()
-    with pytest.raises(ProviderError, match=r"alias\.vpn\.example: its address is in use under another name"):
+    with pytest.raises(NoSlotError, match=r"alias\.vpn\.example: its address is in use under another name"):
         await choose(provider, wish(), [node(first)])
+    put(top / "jp-broken.ovpn", openvpn("unknown.vpn.example"))
+    with pytest.raises(ProviderError, match=r"in use under another name.*unknown\.vpn\.example") as mixed:
+        await choose(provider, wish(), [node(first)])
+    assert not isinstance(mixed.value, NoSlotError)
 
 
 async def test_a_second_address_of_a_name_is_used_where_the_first_is_taken(provider: Custom) -> None:

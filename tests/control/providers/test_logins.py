@@ -98,6 +98,21 @@ async def test_they_are_kept_while_the_api_is_away_and_over_a_restart(
         await Logins(api, tmp_path / "kept", service.clock).credentials(account)
 
 
+async def test_credentials_that_a_server_refused_are_asked_for_anew_and_kept_where_nobody_answers(
+    api: Api, service: Service, account: NordVpnAccount, tmp_path: Path
+) -> None:
+    logins = Logins(api, tmp_path / "kept", service.clock)
+    logins.doubt(account.name)
+    old = await logins.credentials(account)
+    logins.doubt(account.name)
+    service.status = 500
+    assert await logins.credentials(account) == old
+    service.status, service.answer = 200, {**GOOD, "password": "a-new-word"}
+    assert (await logins.credentials(account)).password == "a-new-word"
+    assert (await logins.credentials(account)).password == "a-new-word"
+    assert service.asked == 3
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_token_is_not_tried_again_until_it_is_changed(
     api: Api, service: Service, account: NordVpnAccount, tmp_path: Path, status: int

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from deploy.cli import app
-from tests.deploy.commands.standin import StandIn
+from tests.deploy.commands.standin import REQUEST_ID, StandIn
 
 
 def commands(group: typer.Typer, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -56,7 +56,37 @@ def test_the_admins_password(standin: StandIn, cli: Any, tmp_path: Path) -> None
     (tmp_path / "admin.password").unlink()
     done = cli("stats")
     assert done.returncode == 1
-    assert "cannot read the API's password" in done.stderr
+    assert f"cannot read the API's password {tmp_path}/admin.password" in done.stderr
+    assert "--state-dir" in done.stderr
+
+
+def test_the_state_directory_is_an_option(
+    standin: StandIn, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standin.answers["GET /api/stats"] = (200, {})
+    monkeypatch.setenv("VPNEXIT_STATE_DIR", "/nonexistent")
+    assert cli("stats", "--state-dir", str(tmp_path)).returncode == 0
+
+
+def test_a_log_in_that_is_refused_is_named(standin: StandIn, cli: Any, tmp_path: Path) -> None:
+    refused = {"detail": "user name, password or token is wrong", "status": 401, "reason": "unauthorized"}
+    standin.answers["GET /api/stats"] = (401, refused)
+    asked = f"vpnexit: {refused['detail']} (401, request {REQUEST_ID}; asked http://{standin.address} "
+    assert cli("stats").stderr == f"{asked}as admin with the password in {tmp_path}/admin.password)\n"
+    (tmp_path / "token").write_text("vx_secret\n")
+    done = cli("stats", "--token-file", str(tmp_path / "token"))
+    assert done.stderr == f"{asked}with the token in {tmp_path}/token)\n"
+
+
+def test_an_address_nobody_gave_is_explained(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VPNEXIT_API")
+    monkeypatch.setenv("VPNEXIT_CONTROL__LISTEN", "127.0.0.1:1")
+    done = cli("stats")
+    assert done.returncode == 3
+    assert done.stderr == (
+        "vpnexit: no answer from http://127.0.0.1:1: Connection refused; is it running? "
+        "(it is control.listen of the configuration; --api names another address)\n"
+    )
 
 
 def test_a_token_goes_before_and_needs_no_state(

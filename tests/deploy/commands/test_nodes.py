@@ -165,3 +165,65 @@ def test_logs_are_followed(standin: StandIn, cli: Any, monkeypatch: pytest.Monke
 )
 def test_unseen_lines(before: str, now: str, new: str) -> None:
     assert list(unseen(list(before), list(now))) == list(new)
+
+
+def speed(status: str = "done", **changes: Any) -> dict[str, Any]:
+    """A speed test as the API shows it."""
+    done = {
+        "download_mbps": 91.24,
+        "upload_mbps": 45.0,
+        "latency_ms": 12.34,
+        "tested_at": "2026-11-25T22:00:01.500+00:00",
+    }
+    figures = done if status == "done" else dict.fromkeys(done)
+    told = {"id": "00f1", "node_id": "jp3f9a1c", "country": "jp", "status": status, "reason": "ok", "error": ""}
+    return told | figures | changes
+
+
+FAILED = speed("failed", tested_at="2026-11-25T22:00:01.500+00:00", reason="refused", error="nobody [is] there")
+
+
+def test_speed_test_is_begun(standin: StandIn, cli: Any) -> None:
+    standin.answers["POST /api/speed-test/jp3f9a1c?wait=0"] = (202, speed("waiting"))
+    done = cli("nodes", "speed-test", "jp3f9a1c")
+    assert (done.returncode, done.stdout) == (0, "the speed test of jp3f9a1c is waiting\n")
+    assert json.loads(cli("nodes", "speed-test", "jp3f9a1c", "--json").stdout) == speed("waiting")
+
+
+def test_speed_test_is_waited_for(standin: StandIn, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.commands.waiting.POLL_S", 0.01)
+    standin.answers["POST /api/speed-test/jp3f9a1c?wait=0"] = (202, speed("waiting"))
+    results = "GET /api/speed-test/results/jp3f9a1c?limit=10"
+    older = speed(id="00f0", download_mbps=1.0)
+    standin.answers[results] = [(200, [older]), (200, [older]), (200, [speed(), older])]
+    done = cli("nodes", "speed-test", "jp3f9a1c", "--wait")
+    assert (done.returncode, done.stdout) == (0, "jp3f9a1c: 91.2 Mbit/s down, 45.0 Mbit/s up, 12.3 ms\n")
+    assert json.loads(cli("nodes", "speed-test", "jp3f9a1c", "--wait", "--json").stdout) == speed()
+    standin.answers[results] = (200, [FAILED])
+    done = cli("nodes", "speed-test", "jp3f9a1c", "--wait")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "jp3f9a1c: the speed test failed: nobody [is] there" in done.stderr
+    done = cli("nodes", "speed-test", "jp3f9a1c", "--wait", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, FAILED)
+    standin.answers[results] = (200, [])
+    done = cli("nodes", "speed-test", "jp3f9a1c", "--wait", "--timeout", "1")
+    assert "after 1 s the speed test of jp3f9a1c is waiting" in done.stderr
+
+
+def test_speed_test_that_is_refused(standin: StandIn, cli: Any) -> None:
+    detail = "no endpoint to measure against is configured"
+    standin.answers["POST /api/speed-test/jp3f9a1c?wait=0"] = (409, {"detail": detail, "status": 409, "reason": "x"})
+    done = cli("nodes", "speed-test", "jp3f9a1c", "--wait")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert detail in done.stderr
+
+
+def test_speeds(standin: StandIn, cli: Any) -> None:
+    standin.answers["GET /api/speed-test/results?limit=20"] = (200, [speed(), FAILED])
+    header, first, second = cli("nodes", "speeds").stdout.splitlines()
+    assert header.split() == [word for column in nodes._SPEED_COLUMNS for word in column.title.split()]
+    assert first.split() == ["2026-11-25", "22:00:01", "jp3f9a1c", "91.2", "45.0", "12.3"]
+    assert second.endswith("nobody [is] there")
+    standin.answers["GET /api/speed-test/results/jp3f9a1c?limit=5"] = (200, [])
+    assert cli("nodes", "speeds", "jp3f9a1c", "--limit", "5").stdout == "none\n"
+    assert json.loads(cli("nodes", "speeds", "--json").stdout) == [speed(), FAILED]

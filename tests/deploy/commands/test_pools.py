@@ -39,6 +39,15 @@ def test_set(standin: StandIn, cli: Any) -> None:
     assert "nothing to change" in done.stderr
 
 
+def test_remove(standin: StandIn, cli: Any) -> None:
+    standin.answers["DELETE /api/pools/jp"] = (200, {"status": "deleted", "name": "jp"})
+    assert cli("pools", "remove", "jp").stdout == "the pool of jp is removed\n"
+    detail = "pool jp wants 2 nodes: set desired to 0 first, then remove it"
+    standin.answers["DELETE /api/pools/jp"] = (409, {"detail": detail, "status": 409, "reason": "in_use"})
+    done = cli("pools", "remove", "jp")
+    assert (done.returncode, done.stderr) == (1, f"vpnexit: {detail} (409, request {REQUEST_ID})\n")
+
+
 def test_a_stale_version(standin: StandIn, cli: Any) -> None:
     detail = "changed by somebody else: its version is 4 now"
     standin.answers["PUT /api/pools/jp"] = (409, {"detail": detail, "status": 409, "reason": "stale_version"})

@@ -24,6 +24,16 @@ def test_add_shows_the_secret_alone_on_standard_output(standin: StandIn, cli: An
     assert cli("tokens", "add", "grafana", "--scope", "all").returncode == 2
 
 
+def test_add_for_a_while(standin: StandIn, cli: Any) -> None:
+    standin.answers["POST /api/tokens"] = (201, MADE)
+    for text in ("90d", "12h", "none"):
+        assert cli("tokens", "add", "ci", "--expires", text).returncode == 0
+    assert [body.get("ttl") for body in standin.bodies("POST /api/tokens")] == [90 * 86400, 12 * 3600, None]
+    done = cli("tokens", "add", "ci", "--expires", "soon")
+    assert done.returncode == 2
+    assert "'soon' is no time: write 30m, 12h or 90d" in done.stderr
+
+
 def test_add_into_a_file(standin: StandIn, cli: Any, tmp_path: Path) -> None:
     standin.answers["POST /api/tokens"] = (201, MADE)
     file = tmp_path / "grafana.token"
@@ -55,7 +65,11 @@ def test_a_refusal_leaves_no_file(standin: StandIn, cli: Any, tmp_path: Path) ->
 def test_list_and_remove(standin: StandIn, cli: Any) -> None:
     standin.answers["GET /api/tokens"] = (200, [TOKEN])
     row = cli("tokens", "list").stdout.splitlines()[1]
-    assert row.split(None, 3) == ["3f9a1c0b77de", "grafana", "read", "2026-11-25 12:00"]
+    assert row.split() == ["3f9a1c0b77de", "grafana", "read", "2026-11-25", "12:00", "never"]
+    ends = {"expires_at": "2026-12-25T12:00:00.000+00:00", "expired": True}
+    standin.answers["GET /api/tokens"] = (200, [TOKEN, TOKEN | ends])
+    assert cli("tokens", "list").stdout.splitlines()[2].endswith("  expired 2026-12-25 12:00")
+    standin.answers["GET /api/tokens"] = (200, [TOKEN])
     assert json.loads(cli("tokens", "list", "--json").stdout) == [TOKEN]
     standin.answers["DELETE /api/tokens/3f9a1c0b77de"] = (200, {"status": "deleted", "name": "grafana"})
     assert cli("tokens", "remove", "3f9a1c0b77de").stdout == "3f9a1c0b77de is removed\n"

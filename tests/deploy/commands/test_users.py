@@ -66,6 +66,23 @@ def test_limits_that_are_none(standin: StandIn, cli: Any, words: list[str], said
     assert len(done.stderr) < 1500
 
 
+@pytest.mark.parametrize("name", ["bob-country-jp", "ä", "x" * 65, "a/b"])
+def test_a_name_that_is_none_costs_nobody_a_password(standin: StandIn, cli: Any, name: str) -> None:
+    done = cli("users", "add", name)
+    assert done.returncode == 2
+    assert "1 to 64 letters, digits" in " ".join(done.stderr.replace("│", " ").split())
+    assert standin.asked == []
+
+
+def test_nor_does_one_that_is_taken(standin: StandIn, cli: Any) -> None:
+    standin.answers[f"GET {PATH}"] = (200, USER)
+    done = cli("users", "add", "bob")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "vpnexit: there is a user bob already: `vpnexit users change bob --password` gives it another one\n",
+    )
+
+
 def test_a_secret_that_cannot_be_one(standin: StandIn, cli: Any, tmp_path: Path) -> None:
     done = cli("users", "add", "bob", "--password-file", "-", stdin="x" * 1_000_000)
     assert (done.returncode, done.stderr) == (1, "vpnexit: the password is longer than 4096 bytes\n")

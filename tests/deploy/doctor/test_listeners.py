@@ -1,6 +1,8 @@
 """Addresses that are free, ours, or somebody else's."""
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,17 +38,31 @@ def test_an_address_of_another_machine() -> None:
     assert (finding.result, finding.meaning) == (Result.FAILED, "Control does not start.")
 
 
+OWN = Path("/var/lib/vpnexit")
+
+
 @pytest.mark.parametrize(
-    ("command", "result"),
+    ("program", "state_dir", "result"),
     [
-        (("/opt/vpnexit/.venv/bin/python", "/opt/vpnexit/.venv/bin/vpnexit", "control"), Result.OK),
-        (("/usr/bin/python3", "-m", "deploy.cli", "gateway"), Result.OK),
-        (("/usr/sbin/haproxy", "-W", "-f", "haproxy.cfg"), Result.OK),
-        (("/usr/sbin/nginx",), Result.FAILED),
-        (("python", "-m", "http.server"), Result.FAILED),
-        ((), Result.WARNING),
+        ("python", OWN, Result.OK),
+        ("python", Path("/home/somebody/state"), Result.FAILED),
+        ("haproxy", None, Result.FAILED),
+        ("", None, Result.WARNING),
     ],
 )
-def test_whose_it_is(command: tuple[str, ...], result: Result) -> None:
-    (finding,) = listeners.judge([Address("127.0.0.1:3128", KEY, "the port is taken by somebody", command)])
+def test_whose_it_is(program: str, state_dir: Path | None, result: Result) -> None:
+    seen = Address("127.0.0.1:3128", KEY, "the port is taken by somebody", program, state_dir, OWN)
+    (finding,) = listeners.judge([seen])
     assert finding.result is result
+    assert ("another vpnexit" in finding.reason) is (state_dir not in (None, OWN))
+
+
+def test_another_vpnexit_is_not_ours(running: Any, tmp_path: Path) -> None:
+    address = running.address
+    gateway = GatewaySettings(listen=(f"{address}:3128", f"{address}:1080"), metrics_listen=f"{address}:9100")
+    settings = Settings(gateway=gateway, control=ControlSettings(listen=f"{address}:8080"), state_dir=running.state_dir)
+    assert [one.result for one in listeners.judge(listeners.look(settings))] == [Result.OK] * 4
+    other = settings.model_copy(update={"state_dir": tmp_path})
+    found = list(listeners.judge(listeners.look(other)))
+    assert [one.result for one in found] == [Result.FAILED] * 4
+    assert all(f"another vpnexit with state directory {running.state_dir}" in one.reason for one in found)

@@ -1,5 +1,6 @@
 """Redis, as doctor sees a real one that is badly configured."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import SecretStr
 from deploy.doctor import store
 from deploy.doctor.model import Finding, Result
 from health.config import RedisSettings
+from tests.health.registry.servers import MASTER, watched
 
 
 def examined(url: str, private: bool = False, **settings: Any) -> dict[str, Finding]:
@@ -74,6 +76,21 @@ def test_one_with_another_password(redis_server: Any) -> None:
     (finding,) = examined(redis_server.url, password=SecretStr("wrong-one")).values()
     assert finding.result is Result.FAILED
     assert "wrong-one" not in str(finding)
+
+
+def test_one_by_sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    with watched(request.getfixturevalue("_redis_binary"), tmp_path) as trio:
+        where = {"sentinels": trio.addresses, "master": MASTER, "timeout": 1.0}
+        found = store.look(RedisSettings(**where))
+        assert (found.fault, found.info["role"]) == ("", "master")
+        assert found.place == f"{MASTER} by the sentinels {', '.join(trio.addresses)}"
+        found = store.look(RedisSettings(**(where | {"master": "other"})))
+        assert found.fault == "no sentinel knows a master 'other' that is up"
+
+
+def test_one_whose_certificates_are_not_there() -> None:
+    (finding,) = examined("rediss://h", tls_ca_file="/nonexistent.pem").values()
+    assert "redis.tls_ca_file: /nonexistent.pem: No such file" in finding.reason
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,21 @@ def place(tmp_path: Path, memory: Memory) -> Place:
     return place
 
 
-def test_status_says_how_to_reach_everything(place: Place) -> None:
+def test_status_says_how_to_reach_everything(place: Place, memory: Memory) -> None:
+    ports = memory.ports
     told = fleet.status(place, [("gb", "gb000001"), ("jp", "jp000001"), ("jp", "jp000002")])
     assert json.loads(json.dumps(told)) == {
         "proxy": {"host": "127.0.0.1", "port": 3128, "user": "lab", "password": "pw"},
         "whoami": "http://198.19.10.80/",
         "whoami_tls": "https://198.19.10.80/",
         "api": "http://127.0.0.1:8080",
+        "metrics": {
+            "gateway": [f"127.0.0.1:{port}" for port in ports.gateways_metrics],
+            "control": ["127.0.0.1:8080"],
+            "scorer": [f"127.0.0.1:{ports.scorer_metrics}"],
+            "collector": [f"127.0.0.1:{ports.collector_metrics}"],
+            "haproxy": [f"127.0.0.1:{ports.haproxy_metrics}"],
+        },
         "docker_host": "unix:///d.sock",
         "state_dir": str(place.root),
         "countries": {

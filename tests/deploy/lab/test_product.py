@@ -55,6 +55,14 @@ def test_redis_is_first_and_haproxy_in_front_of_both_gateways(place: Place, memo
         assert haproxy[f"VPNEXIT_HAPROXY_{name.upper()}"] == listen
 
 
+def test_every_part_shows_metrics_on_a_port_of_its_own(place: Place, memory: Memory) -> None:
+    values = product.settings(place, memory)
+    assert values["scorer"]["metrics_listen"] == f"127.0.0.1:{memory.ports.scorer_metrics}"
+    assert values["collector"]["metrics_listen"] == f"127.0.0.1:{memory.ports.collector_metrics}"
+    programs = {program.name: program.env or {} for program in product.programs(place, memory)}
+    assert programs["haproxy"]["VPNEXIT_HAPROXY_METRICS"] == f"127.0.0.1:{memory.ports.haproxy_metrics}"
+
+
 def test_no_secret_is_on_a_command_line_or_in_an_environment(place: Place, memory: Memory) -> None:
     for program in product.programs(place, memory):
         assert memory.password not in " ".join(str(part) for part in program.argv)

@@ -36,8 +36,9 @@ def test_a_directory_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
 
 def test_ports_of_the_gateways_are_free_and_no_countrys() -> None:
     ports = choose_ports(3128, 1080, 8080)
-    own = (*ports.gateways, *ports.gateways_metrics)
-    assert len(set(own)) == 4
+    metrics = (ports.scorer_metrics, ports.collector_metrics, ports.haproxy_metrics)
+    own = (*ports.gateways, *ports.gateways_metrics, *metrics)
+    assert len(set(own)) == 7
     assert not any(10000 <= port <= 10899 for port in own)
 
 

@@ -151,6 +151,7 @@ def test_response_headers() -> None:
         b"Proxy-Status: origin",
         b"Upgrade: h2c",
         b"X-Exit-Node: forged",
+        b"x-request-id: forged",
         b"Set-Cookie: a=b",
         b"Set-Cookie: c=d",
         b"Content-Length: 3",

@@ -49,6 +49,16 @@ class AgentProcess:
         else:
             (self.directory / "mute").unlink()
 
+    def silence(self, *addresses: str) -> None:
+        """Make targets silent: what is sent to these addresses vanishes. Without any, all are heard again."""
+        rules = "table ip silent\ndelete table ip silent\n"
+        if addresses:
+            rule = f"ip daddr {{ {', '.join(addresses)} }} drop"
+            chain = f"type filter hook input priority filter\n{rule}\n"
+            rules += f"table ip silent {{\nchain input {{\n{chain}}}\n}}\n"
+        inside = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net"]
+        subprocess.run([*inside, "nft", "-f", "-"], input=rules, text=True, check=True)
+
     async def client(self, within: float = 15.0) -> AgentClient:
         """A connected client; its pushed messages are noted in `pushed`, its end in `closed`."""
         deadline = time.monotonic() + within

@@ -67,7 +67,10 @@ async def test_it_keeps_no_copy_of_what_it_handed_over(agent: AgentProcess) -> N
         _, made = await client.sockets(100)
         for sock in made:
             sock.close()
-    assert _descriptors(agent.process.pid) <= before + 2
+    # The sockets arrive before the agent has closed its own copies; its next answer comes afterwards.
+    await client.hello()
+    # Its look-ups may have a few sockets of their own open. One copy kept of each batch would be twenty.
+    assert _descriptors(agent.process.pid) < before + 10
 
 
 @pytest.mark.parametrize(

@@ -201,8 +201,9 @@ def test_the_agent_is_told_every_second_and_of_every_change(container: Container
 
     container.run(program, change)
     first, *_, last = container.reports()
-    assert first == Report("jp3f9a1c", "probe.test", False, "starting", (), True, None)
-    assert last == Report("jp3f9a1c", "probe.test", True, "", ("103.86.96.100",), True, 1.5)
+    told = (("9.9.9.9:443", "198.18.0.80:80"), OPENVPN["insights_url"])
+    assert first == Report("jp3f9a1c", "probe.test", False, "starting", (), True, None, *told)
+    assert last == Report("jp3f9a1c", "probe.test", True, "", ("103.86.96.100",), True, 1.5, *told)
     assert program.ticks >= 2
 
 

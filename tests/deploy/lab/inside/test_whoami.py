@@ -1,4 +1,5 @@
 import asyncio
+import io
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -38,6 +39,12 @@ async def test_bytes_are_counted_and_bounded(client: TestClient[Any, Any]) -> No
     assert await (await client.get("/bytes?n=0")).read() == b""
     for query in ("", "?n=-1", "?n=x", f"?n={whoami.MAX_BYTES + 1}", "?n=nan"):
         assert (await client.get("/bytes" + query)).status == 400, query
+
+
+async def test_a_body_is_taken_and_counted(client: TestClient[Any, Any]) -> None:
+    answer = await client.post("/sink", data=io.BytesIO(bytes(3_000_000)))
+    assert (answer.status, await answer.text()) == (200, "3000000\n")
+    assert (await client.get("/sink")).status == 405
 
 
 async def test_slow_answers_late(client: TestClient[Any, Any]) -> None:

@@ -1,0 +1,296 @@
+"""What goes wrong with Redis, under a real gateway that carries traffic all the while: clients notice nothing."""
+
+import asyncio
+import base64
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from health.config import RedisSettings
+from health.model import NodeStatus, Pool
+from health.registry import Registry, RegistryError
+from tests.gateway.harness import Exit, Gateway, serve, wait_for
+from tests.health.registry.forwarder import Forwarder, forwarding
+from tests.health.registry.servers import MASTER, Server, until, watched
+
+# A busy machine may take twice as long.
+SLACK = 2
+HEALED_S = 1.0 * SLACK
+# A whole minute was tried, too.
+LOST_S = 8
+# The first use of a session waits for Redis 50 ms at most.
+LOOK_UP_S = 0.05 + 0.2 * SLACK
+
+
+@dataclass
+class World:
+    """`server` is Redis, `registry` goes to it straight, the gateway through `between`."""
+
+    server: Server
+    between: Forwarder
+    registry: Registry
+    gateway: Gateway
+    exits: list[Exit]
+
+    def age(self) -> float:
+        found = re.search(r"^vpnexit_gateway_snapshot_age_seconds ([\d.e+-]+)$", self.gateway.metrics(), re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    async def healed(self) -> float:
+        """Seconds until a new node is chosen; what was wrong is over."""
+        started = time.monotonic()
+        while True:
+            try:
+                await serve(self.registry, self.exits[1])
+                break
+            except RegistryError:
+                assert time.monotonic() - started < HEALED_S
+        while not (await asyncio.to_thread(ask, self.gateway, "u-country-us"))[0]:
+            assert time.monotonic() - started < HEALED_S
+        print(f"healed after {time.monotonic() - started:.2f} s")
+        return time.monotonic() - started
+
+
+@asynccontextmanager
+async def world(server: Server, exits: Any, directory: Path) -> AsyncIterator[World]:
+    registry = Registry.open(RedisSettings(url=server.url, timeout=1))
+    made = [exits("jp000001"), exits("us000001")]
+    await serve(registry, made[0])
+    await registry.begin_epoch()
+    async with forwarding(server.port) as between:
+        gateway = await asyncio.to_thread(Gateway, between.url, directory)
+        try:
+            found = World(server, between, registry, gateway, made)
+            await asyncio.to_thread(wait_for, lambda: ask(gateway, "u-country-jp")[0], what="exit that serves")
+            yield found
+        finally:
+            await asyncio.to_thread(gateway.close)
+            await registry.close()
+
+
+@pytest.fixture
+async def redis(exits: Any, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    with Server(request.getfixturevalue("_redis_binary"), tmp_path, ['save ""']) as server:
+        async with world(server, exits, tmp_path) as found:
+            yield found
+
+
+def ask(gateway: Gateway, user: str) -> tuple[bool, float]:
+    """Whether the origin answered one request through the gateway, and after how many seconds."""
+    login = base64.b64encode(f"{user}:x".encode()).decode()
+    started = time.monotonic()
+    with gateway.connect() as sock:
+        sock.settimeout(5)
+        sock.sendall(
+            b"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n"
+            + f"Proxy-Authorization: Basic {login}\r\n\r\n".encode()
+        )
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    return answer.startswith(b"HTTP/1.1 200 "), time.monotonic() - started
+
+
+@dataclass
+class Traffic:
+    """Connections one after the other; every third is the first use of a session."""
+
+    gateway: Gateway
+    count: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    slowest_session: float = 0.0
+    sessions: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self._stop.wait(0.01):
+            fresh = self.count % 3 == 0
+            user = f"u-country-jp-session-s{self.count}" if fresh else "u-country-jp"
+            try:
+                worked, seconds = ask(self.gateway, user)
+            except (TimeoutError, OSError):
+                worked, seconds = False, 0.0
+            self.count += 1
+            self.failed += not worked
+            if fresh:
+                self.sessions += 1
+                self.slowest_session = max(self.slowest_session, seconds)
+            else:
+                self.slowest = max(self.slowest, seconds)
+
+    @contextmanager
+    def flowing(self) -> Iterator["Traffic"]:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def unchanged(self) -> None:
+        print(f"{self.count} connections, slowest {self.slowest:.3f} s, with a session {self.slowest_session:.3f} s")
+        assert self.count > 20
+        assert self.failed == 0
+        assert self.slowest < LOOK_UP_S
+        assert self.slowest_session < LOOK_UP_S
+
+
+async def test_slow_by_two_seconds(redis: World) -> None:
+    with Traffic(redis.gateway).flowing() as traffic:
+        redis.server.ask("CLIENT", "PAUSE", 2000, "ALL")
+        ends = time.monotonic() + 2
+        await asyncio.to_thread(wait_for, lambda: redis.age() > 1.2, 2, "an age that tells")
+        await asyncio.sleep(ends - time.monotonic())
+        await redis.healed()
+    traffic.unchanged()
+    assert "Redis is gone; going on with the last snapshot" in redis.gateway.log.read_text()
+    await asyncio.to_thread(wait_for, lambda: "Redis is back" in redis.gateway.log.read_text(), 2)
+
+
+async def test_restarted_empty(redis: World) -> None:
+    with Traffic(redis.gateway).flowing() as traffic:
+        redis.server.kill()
+        await asyncio.to_thread(wait_for, lambda: redis.age() > 1.5, 4, "an age that tells")
+        await asyncio.to_thread(redis.server.start)
+        await asyncio.sleep(1.5)
+        assert redis.age() > 1.5, "an empty Redis is no fleet"
+        await serve(redis.registry, redis.exits[0])
+        await redis.registry.begin_epoch()
+        await redis.healed()
+    traffic.unchanged()
+
+
+async def test_read_only(redis: World) -> None:
+    with Traffic(redis.gateway).flowing() as traffic:
+        redis.server.ask("REPLICAOF", "127.0.0.1", 1)
+        for _ in range(10):
+            await asyncio.sleep(0.2)
+            assert redis.age() < 1.0 + 0.2 * SLACK, "it can still be read"
+        redis.server.ask("REPLICAOF", "NO", "ONE")
+        await redis.healed()
+    traffic.unchanged()
+
+
+async def test_full(redis: World) -> None:
+    with Traffic(redis.gateway).flowing() as traffic:
+        redis.server.ask("CONFIG", "SET", "maxmemory", 1)
+        for _ in range(10):
+            await asyncio.sleep(0.2)
+            assert redis.age() < 1.0 + 0.2 * SLACK, "it can still be read"
+        redis.server.ask("CONFIG", "SET", "maxmemory", 0)
+        await redis.healed()
+    traffic.unchanged()
+
+
+@pytest.mark.parametrize("how", ["killed", "refused", "mute"])
+async def test_subscriptions_lost(redis: World, how: str) -> None:
+    """While changes go on: each is seen within a second by asking alone."""
+    with Traffic(redis.gateway).flowing() as traffic:
+        await redis.healed()
+        redis.between.no_subscribers, redis.between.mute_subscribers = how == "refused", how == "mute"
+        if how == "refused":
+            redis.between.cut_subscribers()
+        node = (await redis.registry.nodes())["us000001"]
+        slowest, until_ = 0.0, time.monotonic() + LOST_S
+        while time.monotonic() < until_:
+            if how == "killed":
+                redis.server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            away = node.status is NodeStatus.DRAINING
+            node = node.model_copy(update={"status": NodeStatus.SERVING if away else NodeStatus.DRAINING})
+            await redis.registry.put_node(node)
+            changed = time.monotonic()
+            while (await asyncio.to_thread(ask, redis.gateway, "u-country-us"))[0] is not away:
+                assert time.monotonic() - changed < HEALED_S
+                await asyncio.sleep(0.01)
+            slowest = max(slowest, time.monotonic() - changed)
+            assert redis.age() < 1.0 + 0.2 * SLACK
+        print(f"slowest change {slowest:.2f} s")
+        redis.between.no_subscribers = redis.between.mute_subscribers = False
+    traffic.unchanged()
+
+
+async def test_no_command_on_the_path_of_a_connection(redis: World) -> None:
+    """Redis's own count: connections cost none, the first use of a session one, its further uses none."""
+    await asyncio.to_thread(lambda: [ask(redis.gateway, "u-country-jp") for _ in range(5)])
+
+    async def counted(users: list[str]) -> tuple[dict[str, int], float]:
+        redis.server.ask("CONFIG", "RESETSTAT")
+        started = time.monotonic()
+        done = await asyncio.to_thread(lambda: [ask(redis.gateway, user)[0] for user in users])
+        await asyncio.sleep(0.3)
+        assert all(done)
+        stats = redis.server.ask("INFO", "commandstats")
+        calls = {name.removeprefix("cmdstat_"): int(one["calls"]) for name, one in stats.items()}
+        for ours in ("config|resetstat", "info"):
+            calls.pop(ours, None)
+        return calls, time.monotonic() - started
+
+    calls, seconds = await counted(["u-country-jp"] * 400)
+    print(calls, f"{seconds:.1f} s")
+    assert calls.keys() <= {"mget", "ping", "subscribe", "get", "smembers"}, "nothing but looks for changes"
+    assert sum(calls.values()) <= 4 * (seconds + 1)
+    calls, _ = await counted([f"u-country-jp-session-n{number}" for number in range(100)])
+    assert calls["evalsha"] - calls.get("script|load", 0) == 100
+    calls, _ = await counted([f"u-country-jp-session-n{number % 100}" for number in range(400)])
+    assert "evalsha" not in calls
+
+
+async def test_a_master_killed_under_its_sentinels(exits: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A gateway by sentinels: the replica takes over, traffic goes on, and what changes then is seen."""
+    with watched(request.getfixturevalue("_redis_binary"), tmp_path) as trio:
+        settings = {"url": "redis:///0", "sentinels": list(trio.addresses), "master": MASTER}
+        registry = Registry.open(RedisSettings(**settings))
+        jp, us = exits("jp000001"), exits("us000001")
+        await serve(registry, jp)
+        await registry.begin_epoch()
+        assert trio.first.ask("WAIT", 1, 1000) == 1
+        gateway = await asyncio.to_thread(SentinelGateway, settings, tmp_path)
+        try:
+            await asyncio.to_thread(wait_for, lambda: ask(gateway, "u-country-jp")[0], what="exit that serves")
+            with Traffic(gateway).flowing() as traffic:
+                await asyncio.sleep(0.5)
+                trio.first.kill()
+                await asyncio.to_thread(until, lambda: trio.second.role() == "master", "promoted replica")
+                promoted = time.monotonic()
+                await put_until(registry, us)
+                await asyncio.to_thread(wait_for, lambda: ask(gateway, "u-country-us")[0], 10, "new node")
+                print(f"promoted to chosen {time.monotonic() - promoted:.2f} s")
+                assert time.monotonic() - promoted < 2.5 * SLACK
+            traffic.unchanged()
+        finally:
+            await asyncio.to_thread(gateway.close)
+            await registry.close()
+
+
+class SentinelGateway(Gateway):
+    def __init__(self, redis: dict[str, Any], directory: Path) -> None:
+        self.redis = redis
+        super().__init__("", directory)
+
+    def configure(self, **settings: object) -> None:
+        super().configure(**settings)
+        told = json.loads(self._plan.read_text())
+        self._plan.write_text(json.dumps(told | {"redis": self.redis}))
+
+
+async def put_until(registry: Registry, exit_: Exit) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            await serve(registry, exit_)
+            await registry.put_pool(Pool(country="us"))
+            return
+        except RegistryError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)

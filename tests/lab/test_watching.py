@@ -1,0 +1,115 @@
+"""Real Prometheus and Alertmanager over the lab: all is scraped, dashboards have data, alerts reach a webhook."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.deploy.grafana.queries import queries, variables
+from tests.deploy.prometheus.watchers import Prometheus, Webhook, until, watching
+from tests.lab.harness import Lab
+
+# An exit that dies is replaced in less; what fires does so because nothing can replace it.
+COUNTRY, SERVERS = "us", ("us1", "us2")
+
+
+@dataclass(frozen=True)
+class Watched:
+    lab: Lab
+    prometheus: Prometheus
+    webhook: Webhook
+
+
+@pytest.fixture(scope="module")
+def watch(running_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    token = running_lab.api("POST", "/api/tokens", {"name": "prometheus", "scope": "read"})
+    try:
+        directory = tmp_path_factory.mktemp("watch")
+        with watching(directory, running_lab.status["metrics"], token["token"]) as (prometheus, webhook):
+            yield Watched(running_lab, prometheus, webhook)
+    finally:
+        running_lab.api("DELETE", f"/api/tokens/{token['id']}")
+
+
+@pytest.fixture
+def calm(watch: Watched, lab: Lab) -> Watched:
+    """Everything serves, and nothing fires."""
+    until(lambda: len(watch.prometheus.query("country:nodes_serving:max")) == 3, 60, "the fleet is scraped")
+    until(lambda: not watch.prometheus.firing(), 120, "no alert fires")
+    return watch
+
+
+def test_everything_is_scraped(calm: Watched) -> None:
+    def all_up() -> bool:
+        return all(target["health"] == "up" for target in calm.prometheus.targets())
+
+    until(all_up, 60, "all targets are up")
+    jobs = [target["labels"]["job"] for target in calm.prometheus.targets()]
+    assert sorted(jobs) == sorted(["gateway", "gateway", "control", "scorer", "collector", "haproxy", "prometheus"])
+    serving = {one["metric"]["country"]: one["value"][1] for one in calm.prometheus.query("country:nodes_serving:max")}
+    assert serving == {"jp": "2", "us": "1", "gb": "1"}
+
+
+def test_no_series_grows_with_users_or_targets(calm: Watched) -> None:
+    labels = {label for one in calm.prometheus.query('{__name__=~"vpnexit_.*"}') for label in one["metric"]}
+    assert labels <= {
+        *("__name__", "instance", "job", "country", "node", "reason", "direction", "le", "status", "kind", "account"),
+        *("operation", "granted", "step", "outcome", "term", "file"),
+    }
+
+
+def test_every_query_of_every_dashboard_has_data(calm: Watched) -> None:
+    lab, prometheus = calm.lab, calm.prometheus
+    chosen = {
+        "country": "jp",
+        "node": lab.node_of("jp"),  # a WireGuard exit: others have no handshake
+        "gateway": lab.status["metrics"]["gateway"][0],
+    }
+    for name, (metric, label) in variables().items():
+        assert chosen[name] in prometheus.values(metric, label), name
+    wrong = lab.proxy("jp").replace(lab.status["proxy"]["password"], "wrong")
+    proxies = [lab.proxy("jp"), lab.proxy("jp", extra=f"-node-{chosen['node']}")]
+    missing: list[str] = []
+
+    def answered() -> bool:
+        # Rates need something to happen between two scrapes, at both gateways.
+        for proxy in proxies * 2:
+            assert lab.curl(proxy).returncode == 0
+        lab.curl(lab.proxy("jp"), lab.status["whoami"].rstrip("/") + ":81/")  # the target's fault
+        lab.curl(wrong)
+        missing[:] = [name for name, expr in queries(chosen) if not prometheus.query(expr)]
+        return not missing
+
+    try:
+        until(answered, 90, "all queries have data")
+    except AssertionError:
+        raise AssertionError(f"no data: {missing}") from None
+
+
+def test_a_country_that_dies_is_told_and_so_is_its_return(calm: Watched) -> None:
+    lab, webhook = calm.lab, calm.webhook
+    labels = {"alertname": "CountryWithoutExit", "country": COUNTRY}
+    assert not webhook.told("firing", **labels)
+    try:
+        for server in SERVERS:
+            lab.command("stop", server)
+        for node in lab.nodes(COUNTRY):
+            lab.docker("kill", f"vpnexit-{node}")
+        killed = time.monotonic()
+        until(lambda: webhook.told("firing", **labels), 120, "the alert reaches the webhook")
+        told = webhook.told("firing", **labels)[0] - killed
+        (summary,) = {
+            one["annotations"]["summary"] for _, one in webhook.heard if labels.items() <= one["labels"].items()
+        }
+        assert summary == f"No exit serves in {COUNTRY}: clients that want it get an error"
+    finally:
+        for server in SERVERS:
+            lab.command("start", server)
+    mended = time.monotonic()
+    serving = until(lambda: lab.nodes(COUNTRY), 120, "an exit serves again")
+    until(lambda: webhook.told("resolved", **labels), 120, "its end reaches the webhook")
+    resolved = webhook.told("resolved", **labels)[0] - mended
+    assert not webhook.strangers
+    assert {one["labels"].get("country") for _, one in webhook.heard} <= {COUNTRY, None}
+    print(f"told after {told:.1f} s; mended: an exit after {serving:.1f} s, told after {resolved:.1f} s")
