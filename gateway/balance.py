@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from health.model import Strategy
 
 UNKNOWN_SCORE = 50.0
-SAME_SCORE = 0.9  # of the better one: what lies between is noise, and no reason to prefer a node
+SAME_SCORE = 0.85  # of the better one: what lies between is noise, and no reason to prefer a node
 MIN_LATENCY_MS = 1.0
 
 FAILURES_IN_A_ROW = 5

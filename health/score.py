@@ -8,8 +8,9 @@
                250 ms 0.50, 550 ms 0.17; 0.50 while nothing is measured. Measured is the higher one of the agent's
                probe and its connects to targets; where no agent is (an upstream), the quickest of the gateways' last
                dials. What is not measured any more is forgotten with a time constant of 60 s
-    jitter     1 / (1 + (J / 250 ms)²). 25 ms 0.99
-    delivery   (1 − loss)³. 1 % loss 0.97, 10 % 0.73, 50 % 0.13
+    jitter     1 / (1 + (J / 500 ms)²). 50 ms 0.99, 250 ms 0.80
+    delivery   (1 − loss)³ of the loss above 5 %: of 20 probes one may get lost and mean nothing. 10 % 0.85, 30 % 0.40,
+               50 % 0.15
     failures   (1 − share)⁵ of the gateways' dials that failed by the node's own fault; 10 % 0.59, 20 % 0.33
     dns        1 / (1 + (D / 1 s)²) for a look-up at the exit that took D; 0.25 where it failed
     handshake  WireGuard's age of the last handshake: 1 up to 135 s, falling straight to 0 at 180 s. A session is
@@ -41,8 +42,10 @@ FALL = 3
 FULL = RISE + FALL - 1
 LATENCY_HALF_MS = 250.0
 LATENCY_UNKNOWN = 0.5
+JITTER_HALF_MS = 500.0
 DECAY_S = 5.0
 FORGET_S = 60.0
+LOSS_NOISE = 0.05
 DNS_HALF_MS = 1000.0
 DNS_FAILED = 0.25
 HANDSHAKE_FRESH_S = 135.0
@@ -214,8 +217,8 @@ def _terms(
     terms = {
         "up": 1.0 if is_up(sample) else 0.0,
         "latency": LATENCY_UNKNOWN if latency is None else _halved(latency, LATENCY_HALF_MS),
-        "jitter": _halved(sample.jitter_ms or 0.0, LATENCY_HALF_MS),
-        "delivery": (1 - sample.loss) ** 3,
+        "jitter": _halved(sample.jitter_ms or 0.0, JITTER_HALF_MS),
+        "delivery": _falling(sample.loss, LOSS_NOISE, 1.0) ** 3,
         "failures": (1 - seen.failures) ** 5,
         "dns": (DNS_FAILED if failed else 1.0) * _halved(sample.dns_ms or 0.0, DNS_HALF_MS),
         "handshake": _falling(sample.handshake_age_s or 0.0, HANDSHAKE_FRESH_S, HANDSHAKE_DEAD_S),

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.balance import Group
 from gateway.metrics import Metrics
 from gateway.reporter import Reporter
 from gateway.roster import Roster, Seat
@@ -154,13 +153,10 @@ class Gateway:
         self.roster.look(now)
 
     def choose(self, tried: Sequence[str]) -> Seat | None:
-        now, rng = self.world.now, self.world.rng
         if self.chooser is not None:
             left = [seat for seat in self.roster.seats.values() if seat.ready and seat.id not in tried]
             return self.chooser(left, self.world) if left else None
-        self.roster.look(now)
-        group: Group[Seat] = self.roster.group(JP, (), now)
-        return group.choose(rng, now, tried)
+        return self.roster.choose(JP, (), tried, self.world.now)
 
     def failed(self, seat: Seat) -> None:
         if seat.ready and seat.failed(self.world.now) and self.informed:

@@ -170,7 +170,7 @@ def test_half_the_score_carries_half_the_connections() -> None:
     assert (good.in_flight, half.in_flight) == (200, 100)
 
 
-@pytest.mark.parametrize(("better", "worse", "alike"), [(96.0, 90.0, True), (96.0, 80.0, False)])
+@pytest.mark.parametrize(("better", "worse", "alike"), [(96.0, 84.0, True), (96.0, 80.0, False)])
 def test_scores_that_differ_by_noise_are_the_same(better: float, worse: float, alike: bool) -> None:
     made = group([candidate("jp000001", score=better), candidate("jp000002", score=worse)])
     assert shares(made)["jp000001"] == (pytest.approx(0.5, abs=0.02) if alike else 1)

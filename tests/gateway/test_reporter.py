@@ -22,8 +22,8 @@ def reporter(fleet: StubFleet, numbers: Metrics | None = None, registry: Registr
 def test_counts_by_whose_fault() -> None:
     fleet, numbers = StubFleet(*TWO), Metrics()
     fleet.link("jp000001").load = 3
-    fleet.worked("jp000001", 0.25)
-    fleet.worked("jp000001", 0.125)
+    fleet.roster.worked("jp000001", 0.25)
+    fleet.roster.worked("jp000001", 0.125)
     fleet.failed("jp000001")
     numbers.first_byte("jp", "jp000001", 0.5)
     # A dial by a node that failed counts where the fleet was told whose fault it was, not by how it looked at first.
@@ -52,12 +52,12 @@ def test_counts_by_whose_fault() -> None:
 
 def test_a_node_that_is_not_used_is_left_out_after_a_while() -> None:
     fleet = StubFleet(*TWO)
-    fleet.worked("jp000002", 0.1)
+    fleet.roster.worked("jp000002", 0.1)
     told = reporter(fleet)
     lengths = [len(told.report().nodes) for _ in range(IDLE_REPORTS + 3)]
     assert lengths[0] == 2
     assert lengths[-1] == 0
-    fleet.worked("jp000002", 0.1)
+    fleet.roster.worked("jp000002", 0.1)
     assert told.report().nodes["jp000002"].reached == 2
 
 
@@ -65,7 +65,7 @@ def test_it_is_bounded() -> None:
     many: list[Node] = [node(f"jp{n:06x}") for n in range(MOST_NODES + 20)]
     fleet = StubFleet(*many)
     for one in many:
-        fleet.worked(one.id, 0.123456)
+        fleet.roster.worked(one.id, 0.123456)
     report = reporter(fleet).report()
     assert len(report.nodes) == MOST_NODES
     assert len(report.dump()) < 128 * 1024
@@ -73,7 +73,7 @@ def test_it_is_bounded() -> None:
 
 async def test_reports_come_once_a_second_and_end_with_the_worker(registry: Registry) -> None:
     fleet = StubFleet(*TWO)
-    fleet.worked("jp000001", 0.1)
+    fleet.roster.worked("jp000001", 0.1)
     told = reporter(fleet, registry=registry)
     running = asyncio.create_task(told.run())
     async with asyncio.timeout(10):

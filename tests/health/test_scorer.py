@@ -355,7 +355,7 @@ async def test_a_killed_scorers_standby_scores_within_5_s(
                 await registry.put_samples("m1", [sample(at=time.time() - WALL, loss=0.5)])
                 await asyncio.sleep(0.1)
                 score = await score_of(registry)
-                if score is not None and score.terms["delivery"] == 0.125:
+                if score is not None and score.terms["delivery"] < 0.2:
                     break
         assert time.monotonic() - killed < 5
     finally:
