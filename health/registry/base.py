@@ -100,7 +100,7 @@ class Base:
         if not names:
             return {}
         values = await self._redis.mget([PREFIX + f"{prefix}:{name}" for name in names])
-        return load_all(dict(zip(names, cast(list[str | None], values), strict=True)), "", kind)
+        return _load_all(dict(zip(names, cast(list[str | None], values), strict=True)), kind)
 
     def _script(self, text: str) -> Any:
         script = self._scripts.get(text)
@@ -109,14 +109,13 @@ class Base:
         return script
 
 
-def load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[str, R]:
-    """The records among `found` whose key starts with `prefix`, by the rest of it."""
+def _load_all(found: dict[str, str | None], kind: type[R]) -> dict[str, R]:
     records = {}
-    for key, value in found.items():
-        if value is not None and key.startswith(prefix):
+    for name, value in found.items():
+        if value is not None:
             # A record of an unknown schema is a newer writer's: not ours to use, no reason to fail the rest.
             with contextlib.suppress(UnknownSchemaError):
-                records[key[len(prefix) :]] = kind.load(value)
+                records[name] = kind.load(value)
     return records
 
 

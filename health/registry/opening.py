@@ -90,7 +90,6 @@ def client(settings: RedisSettings) -> "aioredis.Redis":
     tls = settings.tls()
     how: dict[str, Any] = {
         "protocol": 2,  # all we need; RESP3 costs a greeting and maintenance notifications per connection
-        "driver_info": None,  # older servers do not know the command, and users need no right to it
         "decode_responses": True,
         "encoding_errors": "replace",
         "socket_timeout": settings.timeout,
