@@ -65,9 +65,8 @@ class Base:
                 async with asyncio.timeout(self._deadline):
                     yield
             except RedisError as error:
-                if "read only replica" in str(
-                    error
-                ):  # demoted; what its address or the sentinels stand for may be another one
+                # Demoted; what its address or the sentinels stand for may be another one by now.
+                if "read only replica" in str(error):
                     await self._redis.connection_pool.disconnect(inuse_connections=False)
                 raise
 
