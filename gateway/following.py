@@ -20,7 +20,7 @@ log = structlog.get_logger()
 CHECK_S = 0.8
 # Whatever writes without counting.
 FULL_S = 10.0
-# One read for a burst of events.
+# Of a burst of changes the first is read at once, the others together.
 BURST_S = 0.05
 AGAIN_S = 0.4
 
@@ -52,12 +52,12 @@ class Following:
 
     async def wait(self) -> None:
         """Until something changed, or it is time to look whether something did."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHECK_S):
                 await self._changed.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(BURST_S)
+        rested = time.monotonic() - self._read_at
+        if rested < BURST_S:
+            await asyncio.sleep(BURST_S - rested)
 
     async def look(self) -> None:
         """Read everything where something changed, or may have; ask whether something did otherwise."""

@@ -258,8 +258,13 @@ class Fleet:
 
 def _kept(old: dict[str, R], new: dict[str, R]) -> dict[str, R]:
     """`new`, with the old object for each record that did not change; `old` itself where none did."""
-    kept = {name: old[name] if old.get(name) == record else record for name, record in new.items()}
-    same = len(kept) == len(old) and all(old.get(name) is record for name, record in kept.items())
+    kept, same = {}, len(new) == len(old)
+    for name, record in new.items():
+        before = old.get(name)
+        if before is not None and (before is record or before == record):
+            kept[name] = before
+        else:
+            kept[name], same = record, False
     return old if same else kept
 
 

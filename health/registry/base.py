@@ -65,9 +65,8 @@ class Base:
                 async with asyncio.timeout(self._deadline):
                     yield
             except RedisError as error:
-                if "read only replica" in str(
-                    error
-                ):  # demoted; what its address or the sentinels stand for may be another one
+                # Demoted; what its address or the sentinels stand for may be another one by now.
+                if "read only replica" in str(error):
                     await self._redis.connection_pool.disconnect(inuse_connections=False)
                 raise
 
@@ -100,7 +99,7 @@ class Base:
         if not names:
             return {}
         values = await self._redis.mget([PREFIX + f"{prefix}:{name}" for name in names])
-        return load_all(dict(zip(names, cast(list[str | None], values), strict=True)), "", kind)
+        return _load_all(dict(zip(names, cast(list[str | None], values), strict=True)), kind)
 
     def _script(self, text: str) -> Any:
         script = self._scripts.get(text)
@@ -109,14 +108,13 @@ class Base:
         return script
 
 
-def load_all(found: dict[str, str | None], prefix: str, kind: type[R]) -> dict[str, R]:
-    """The records among `found` whose key starts with `prefix`, by the rest of it."""
+def _load_all(found: dict[str, str | None], kind: type[R]) -> dict[str, R]:
     records = {}
-    for key, value in found.items():
-        if value is not None and key.startswith(prefix):
+    for name, value in found.items():
+        if value is not None:
             # A record of an unknown schema is a newer writer's: not ours to use, no reason to fail the rest.
             with contextlib.suppress(UnknownSchemaError):
-                records[key[len(prefix) :]] = kind.load(value)
+                records[name] = kind.load(value)
     return records
 
 

@@ -9,7 +9,13 @@ import ssl
 from typing import Any, cast
 
 import redis.asyncio as aioredis
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
@@ -21,7 +27,29 @@ from health.config import RedisSettings
 Address = tuple[str, int]
 
 
-class _Tls(SSLConnection):
+class _Greeted(AbstractConnection):
+    """redis-py keeps a connection whose greeting was cancelled: what it answers late would be taken for the answer to
+    a command. Here it is cut."""
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        greeted = False
+        try:
+            await super().on_connect_check_health(check_health=check_health)
+            greeted = True
+        finally:
+            if not greeted:
+                await self.disconnect(nowait=True)
+
+
+class _Tcp(_Greeted, Connection):
+    pass
+
+
+class _Unix(_Greeted, UnixDomainSocketConnection):
+    pass
+
+
+class _Tls(_Greeted, SSLConnection):
     """All connections of a client share one context: making one reads every authority anew."""
 
     def __init__(self, *, tls: ssl.SSLContext, **rest: Any) -> None:
@@ -29,15 +57,18 @@ class _Tls(SSLConnection):
         self.ssl_context.context = tls
 
 
-class _ToMaster(SentinelManagedConnection):
-    async def connect_to(self, address: Address) -> None:
+class _ToMaster(_Greeted, SentinelManagedConnection):
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
         """Sentinels may be behind: what they named is believed once it says so itself."""
-        await super().connect_to(address)  # type: ignore[no-untyped-call]
-        await self.send_command("ROLE")
-        said = await self.read_response()
+        await super().on_connect_check_health(check_health=check_health)
+        try:
+            await self.send_command("ROLE")
+            said = await self.read_response()
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
         if not isinstance(said, list) or said[0] not in ("master", b"master"):
-            await self.disconnect()
-            raise LostError(f"{address[0]}:{address[1]} is no master")
+            raise LostError(f"{self.host}:{self.port} is no master")
 
 
 class _TlsToMaster(_ToMaster, _Tls):
@@ -90,7 +121,6 @@ def client(settings: RedisSettings) -> "aioredis.Redis":
     tls = settings.tls()
     how: dict[str, Any] = {
         "protocol": 2,  # all we need; RESP3 costs a greeting and maintenance notifications per connection
-        "driver_info": None,  # older servers do not know the command, and users need no right to it
         "decode_responses": True,
         "encoding_errors": "replace",
         "socket_timeout": settings.timeout,
@@ -104,14 +134,14 @@ def client(settings: RedisSettings) -> "aioredis.Redis":
     mine = how | where | {name: value for name, value in login.items() if value} | {"retry": Retry(NoBackoff(), 1)}
     if settings.sentinels:
         return _through_sentinels(settings, how, mine)
-    kind = UnixDomainSocketConnection if "path" in where else Connection if tls is None else _Tls
+    kind = _Unix if "path" in where else _Tcp if tls is None else _Tls
     return _Client(None, aioredis.ConnectionPool(connection_class=kind, **mine))
 
 
 def _through_sentinels(settings: RedisSettings, how: dict[str, Any], mine: dict[str, Any]) -> "aioredis.Redis":
     password = settings.sentinel_password
     asking = how | {
-        "connection_class": _Tls if "tls" in how else Connection,
+        "connection_class": _Tls if "tls" in how else _Tcp,
         "username": settings.sentinel_username,
         "password": password.get_secret_value() if password else None,
         "retry": Retry(NoBackoff(), 1),

@@ -5,8 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from health.model import Node, Pool, Score, User
-from health.registry.base import Base, RegistryError, load_all, translated
+import redis.asyncio as aioredis
+
+from health.model import Node, Pool, Record, Score, UnknownSchemaError, User
+from health.registry.base import Base, R, RegistryError, translated
 from health.registry.keys import EVENTS, PREFIX, SCORES, SEQUENCE
 from health.registry.telling import Scored, event, scored, told
 
@@ -29,8 +31,15 @@ class Snapshot:
     sequence: int = 0
 
 
+_KINDS: dict[str, type[Record]] = {"node": Node, "score": Score, "pool": Pool, "user": User}
+
+
 class Watching(Base):
     """Snapshots and events."""
+
+    def __init__(self, client: "aioredis.Redis", deadline: float = 0.5) -> None:
+        super().__init__(client, deadline)
+        self._read_last: dict[str, tuple[str, Record]] = {}
 
     async def snapshot(self) -> Snapshot:
         """Everything a gateway chooses by, in two round trips."""
@@ -48,15 +57,29 @@ class Watching(Base):
         if not epoch or values.pop() != epoch:
             return Snapshot(epoch="")
         sequence = int(values.pop() or 0)
-        found = dict(zip(keys, values, strict=True))
+        found = self._loaded(dict(zip(keys, values, strict=True)))
         return Snapshot(
             epoch=epoch,
-            nodes=load_all(found, "node:", Node),
-            scores=load_all(found, "score:", Score),
-            pools=load_all(found, "pool:", Pool),
-            users=load_all(found, "user:", User),
+            nodes=_of(found, "node:", Node),
+            scores=_of(found, "score:", Score),
+            pools=_of(found, "pool:", Pool),
+            users=_of(found, "user:", User),
             sequence=sequence,
         )
+
+    def _loaded(self, texts: dict[str, str | None]) -> dict[str, Record]:
+        """The records; what reads as it did last time is the same object, and costs no parsing."""
+        last, self._read_last = self._read_last, {}
+        for key, text in texts.items():
+            if text is None:
+                continue
+            known = last.get(key)
+            if known is not None and known[0] == text:
+                self._read_last[key] = known
+                continue
+            with contextlib.suppress(UnknownSchemaError):
+                self._read_last[key] = (text, _KINDS[key.partition(":")[0]].load(text))
+        return {key: record for key, (_, record) in self._read_last.items()}
 
     async def state(self) -> tuple[str, int]:
         """Epoch and sequence as they are now: a snapshot that has the same holds every change."""
@@ -114,3 +137,11 @@ class Watching(Base):
         """Tell everybody that `subject` changed."""
         async with self._call():
             await self._redis.publish(EVENTS, event(kind, subject, **details))
+
+
+def _of(records: dict[str, Record], prefix: str, kind: type[R]) -> dict[str, R]:
+    return {
+        key[len(prefix) :]: record
+        for key, record in records.items()
+        if key.startswith(prefix) and isinstance(record, kind)
+    }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import api, bulk, connect, endurance, fetch, hold, latency, profile, scorer
+from tests.bench import api, bulk, connect, endurance, fetch, hold, latency, profile, scorer, store
 from tests.bench.children import PROXY_UID, BenchError
 from tests.bench.lanes import Bench, Lane
 from tests.bench.product import OURS, ROOT, Product
@@ -25,7 +25,7 @@ _PEERS = {
     "latency": latency.PEERS,
     "calls": profile.PEERS,
 }
-FIGURES = (*_PEERS, "hold", "endurance", "api", "scorer")
+FIGURES = (*_PEERS, "hold", "endurance", "api", "scorer", "propagation", "redis")
 _FUNCTIONS = "functions"
 
 
@@ -87,6 +87,12 @@ def _measure(made: Bench, options: argparse.Namespace) -> Iterator[Section]:
     if "scorer" in wanted:
         made.say("scorer")
         yield scorer.run(made, tree, seconds=options.latency_seconds, times=options.rounds)
+    if "propagation" in wanted:
+        made.say("propagation")
+        yield store.propagation(made, tree, seconds=4 * options.latency_seconds)
+    if "redis" in wanted:
+        made.say("redis")
+        yield store.usage(made, tree, seconds=options.latency_seconds)
 
 
 def _side_by_side(made: Bench, options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[Section]:

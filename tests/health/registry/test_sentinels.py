@@ -152,9 +152,7 @@ async def test_a_master_that_nobody_knows(trio: Watched) -> None:
     await registry.close()
 
 
-async def test_what_sentinels_name_is_asked_whether_it_is_one(
-    trio: Watched, redis_program: str, tmp_path: Path
-) -> None:
+async def test_what_sentinels_name_must_say_so_itself(trio: Watched, redis_program: str, tmp_path: Path) -> None:
     """Three sentinels that are behind: they name a server that follows another one since."""
     with Server(redis_program, tmp_path, ['save ""']) as other:
         for one in trio.sentinels:

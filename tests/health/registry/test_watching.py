@@ -149,3 +149,19 @@ async def test_gateways_are_told_scores_and_that_something_changed(registry: Reg
         assert (told.sequence, told.scores) == (1, (score().model_copy(update={"terms": {}}),))
         await registry.put_node(make_node())
         assert await anext(changes) is None
+
+
+async def test_what_did_not_change_is_not_read_anew(registry: Registry, make_node: MakeNode) -> None:
+    await registry.put_node(make_node())
+    await registry.put_node(make_node("us000001"))
+    await registry.begin_epoch()
+    first = await registry.snapshot()
+    await registry.put_node(make_node(city="Osaka"))
+    await registry.delete_node("us000001")
+    await registry.put_node(make_node("us000002"))
+    second = await registry.snapshot()
+    assert second.nodes["jp3f9a1c"].city == "Osaka"
+    assert second.nodes.keys() == {"jp3f9a1c", "us000002"}
+    third = await registry.snapshot()
+    assert all(third.nodes[name] is node for name, node in second.nodes.items())
+    assert first.nodes["jp3f9a1c"].city == ""
