@@ -59,7 +59,7 @@ class Collector:
             fresh = self._fresh()
             collector_numbers.NUMBERS.take(fresh)
             await self._registry.put_samples(self._machine, fresh)
-            collector_numbers.WRITTEN.set_to_current_time()
+            collector_numbers.ROUND.set_to_current_time()
         except RegistryError as error:
             collector_numbers.REDIS_ERRORS.inc()
             if not self._redis_lost:

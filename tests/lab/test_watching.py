@@ -55,7 +55,7 @@ def test_no_series_grows_with_users_or_targets(calm: Watched) -> None:
     labels = {label for one in calm.prometheus.query('{__name__=~"vpnexit_.*"}') for label in one["metric"]}
     assert labels <= {
         *("__name__", "instance", "job", "country", "node", "reason", "direction", "le", "status", "kind", "account"),
-        *("operation", "granted", "step", "outcome", "term", "file"),
+        *("operation", "granted", "step", "outcome", "term", "file", "what"),
     }
 
 
