@@ -97,6 +97,7 @@ class Collector:
             nodes = await self._registry.nodes()
             await self._follow(nodes, complete=complete)
             await self._write()
+            collector_numbers.ROUND.set_to_current_time()
             if self._speed is not None and complete and self._writes:
                 await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
@@ -136,7 +137,6 @@ class Collector:
         if writes and time.monotonic() - started < self._settings.lease:
             collector_numbers.NUMBERS.take(fresh)
             await self._registry.put_samples(self._machine, fresh)
-            collector_numbers.WRITTEN.set_to_current_time()
 
     async def _acquire(self) -> bool:
         return await self._registry.acquire(self._role, self._holder, self._settings.lease)

@@ -12,7 +12,7 @@ from health.model import Sample, Tunnel
 PREFIX = "vpnexit_collector_"
 KEPT_S = 5.0
 """So long as samples live in Redis."""
-WRITTEN = Gauge(PREFIX + "written_timestamp_seconds", "When samples were written last (Unix)")
+ROUND = Gauge(PREFIX + "round_timestamp_seconds", "When a round ended last that Redis answered (Unix)")
 REDIS_ERRORS = Counter(PREFIX + "redis_errors", "Rounds that Redis did not answer")
 
 _LABELS = ("country", "node")

@@ -165,6 +165,8 @@ def test_processes_end_on_sigterm(command: str, redis_url: str, tmp_path: Path) 
         "VPNEXIT_STATE_DIR": str(tmp_path),
         "VPNEXIT_GATEWAY__LISTEN": "127.0.0.1:0",
         "VPNEXIT_GATEWAY__METRICS_LISTEN": "127.0.0.1:0",
+        "VPNEXIT_SCORER__METRICS_LISTEN": "127.0.0.1:0",
+        "VPNEXIT_COLLECTOR__METRICS_LISTEN": "127.0.0.1:0",
     }
     with subprocess.Popen(
         [sys.executable, "-m", "deploy.cli", command], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True

@@ -73,7 +73,7 @@ def test_the_real_processes_show_theirs(part: str, redis_url: str, tmp_path: Pat
     process = subprocess.Popen([sys.executable, "-m", "deploy.cli", part, "--config", str(config)])
     try:
         deadline = time.monotonic() + 20
-        name = f"vpnexit_{part}_written_timestamp_seconds"
+        name = {"scorer": "vpnexit_scorer_written", "collector": "vpnexit_collector_round"}[part] + "_timestamp_seconds"
         while True:
             try:
                 if read(address)[name] > time.time() - 5:

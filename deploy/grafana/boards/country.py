@@ -37,14 +37,25 @@ COUNTRY = Board(
                     "percentunit",
                     largest=1.0,
                 ),
-                lines("Round trip", f"vpnexit_collector_probe_seconds{_HERE}", "{{node}}", "s"),
-                lines("Loss", f"vpnexit_collector_probe_loss_ratio{_HERE}", "{{node}}", "percentunit", largest=1.0),
+                lines("Round trip", f"max by (node) (vpnexit_collector_probe_seconds{_HERE})", "{{node}}", "s"),
+                lines(
+                    "Loss",
+                    f"max by (node) (vpnexit_collector_probe_loss_ratio{_HERE})",
+                    "{{node}}",
+                    "percentunit",
+                    largest=1.0,
+                ),
                 lines(
                     "Connections now",
                     'sum by (node) (vpnexit_gateway_node_connections{node=~"$country.*"})',
                     "{{node}}",
                 ),
-                lines("Tunnel up", f"vpnexit_collector_tunnel_up{_HERE}", "{{node}}"),
+                lines(
+                    "Left out for being worse than the others",
+                    f"max by (node) (vpnexit_scorer_node_ejected{_HERE}) or vector(0)",
+                    "{{node}}",
+                ),
+                lines("Tunnel up", f"max by (node) (vpnexit_collector_tunnel_up{_HERE})", "{{node}}"),
             ),
         ),
         Row(

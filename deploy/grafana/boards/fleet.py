@@ -91,12 +91,17 @@ FLEET = Board(
             "Health and processes",
             (
                 lines("Scorer leads", "vpnexit_scorer_leader", "{{instance}}"),
+                lines(
+                    "Told, and not believed",
+                    rate("vpnexit_scorer_ignored_total", "what, reason") + " or vector(0)",
+                    "{{what}} {{reason}}",
+                ),
                 quantiles("Time of a scorer's round", rate("vpnexit_scorer_round_seconds_bucket", "le")),
                 Panel(
                     "Since the last writing",
                     (
                         Query("time() - max(vpnexit_scorer_written_timestamp_seconds)", "scores"),
-                        Query("time() - vpnexit_collector_written_timestamp_seconds", "samples {{instance}}"),
+                        Query("time() - vpnexit_collector_round_timestamp_seconds", "samples {{instance}}"),
                     ),
                     "s",
                 ),

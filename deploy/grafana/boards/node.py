@@ -16,9 +16,9 @@ NODE = Board(
             (
                 number("Score", f"max(vpnexit_scorer_score_ratio{_THIS})", "percentunit"),
                 number("May be chosen", f"max(vpnexit_scorer_node_healthy{_THIS})"),
-                number("Agent answers", f"vpnexit_collector_agent_reachable{_THIS}"),
-                number("Tunnel up", f"vpnexit_collector_tunnel_up{_THIS}"),
-                number("Kill switch", f"vpnexit_collector_kill_switch{_THIS}"),
+                number("Agent answers", f"max(vpnexit_collector_agent_reachable{_THIS})"),
+                number("Tunnel up", f"max(vpnexit_collector_tunnel_up{_THIS})"),
+                number("Kill switch", f"max(vpnexit_collector_kill_switch{_THIS})"),
                 number("Connections now", f"sum(vpnexit_gateway_node_connections{_THIS})"),
                 lines(
                     "Terms of the score", 'max by (term) (vpnexit_scorer_term{node="$node",term!="health"})', "{{term}}"
@@ -32,21 +32,21 @@ NODE = Board(
                 Panel(
                     "Latency",
                     (
-                        Query(f"vpnexit_collector_probe_seconds{_THIS}", "round trip"),
+                        Query(f"max(vpnexit_collector_probe_seconds{_THIS})", "round trip"),
                         Query(f"max(vpnexit_scorer_latency_seconds{_THIS})", "smoothed"),
                     ),
                     "s",
                 ),
-                lines("Loss", f"vpnexit_collector_probe_loss_ratio{_THIS}", "loss", "percentunit", largest=1.0),
+                lines("Loss", f"max(vpnexit_collector_probe_loss_ratio{_THIS})", "loss", "percentunit", largest=1.0),
                 Panel(
                     "Bytes through the tunnel",
                     (
-                        Query(f"rate(vpnexit_collector_received_bytes_total{_THIS}{RATE})", "in"),
-                        Query(f"rate(vpnexit_collector_sent_bytes_total{_THIS}{RATE})", "out"),
+                        Query(f"max(rate(vpnexit_collector_received_bytes_total{_THIS}{RATE}))", "in"),
+                        Query(f"max(rate(vpnexit_collector_sent_bytes_total{_THIS}{RATE}))", "out"),
                     ),
                     "Bps",
                 ),
-                lines("Age of the handshake", f"vpnexit_collector_handshake_age_seconds{_THIS}", "handshake", "s"),
+                lines("Age of the handshake", f"max(vpnexit_collector_handshake_age_seconds{_THIS})", "handshake", "s"),
             ),
         ),
         Row(

@@ -203,7 +203,7 @@ ALERTS = [
     Case("ScorerWithoutLeader", {f"vpnexit_scorer_leader{{{SCORER}}}": "1x300"}, quiet=("5m",)),
     Case(
         "SamplesStale",
-        {f"vpnexit_collector_written_timestamp_seconds{{{COLLECTOR}}}": "0+5x12 60x300"},
+        {f"vpnexit_collector_round_timestamp_seconds{{{COLLECTOR}}}": "0+5x12 60x300"},
         ("2m",),
         ("1m", "1m10s"),
         {"instance": "a:9102", "severity": "warning"},
