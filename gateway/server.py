@@ -213,6 +213,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         metrics=Metrics(),
         log=ConnectionLog(lines.add if logged else None),
         pipes=budget.pipes,
+        places=budget.connections,
     )
     sweep = Sweep(worker)
     running = [
