@@ -119,9 +119,9 @@ class GatewaySettings(BaseModel):
     handshake_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     dial_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     idle_timeout: Annotated[float, Field(gt=0, le=7 * 86400)] = Field(
-        default=3600.0, description="a tunnel in which nothing passed for so long is closed"
+        default=3600.0, description="a tunnel, or a plain HTTP exchange, in which nothing passed for so long is closed"
     )
     max_lifetime: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
-        default=86400.0, description="a tunnel is closed after so long, whatever passes"
+        default=86400.0, description="a tunnel, or a plain HTTP exchange, is closed after so long, whatever passes"
     )
     drain_timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0

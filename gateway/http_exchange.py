@@ -7,8 +7,10 @@ HAProxy it may). HTTP/1.0 has no such means. Which target, and whether its conne
 
 import asyncio
 import socket
+import time
 from contextlib import suppress
 
+from gateway.channel import AbortedError
 from gateway.dialled import Dialled
 from gateway.errors import ClientGoneError
 from gateway.paced import write_paced
@@ -39,7 +41,7 @@ from health.reasons import Reason
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 # A client that stops sending a body whose answer it already has is waited for so long.
 EARLY_S = 5.0
-# How often a client that waits for its answer is looked at: it may have gone with a reset.
+# How often an exchange is looked at: its client may have gone with a reset, or nothing passes any more.
 WATCH_S = 2.0
 
 
@@ -79,6 +81,8 @@ class Exchange:
         self._answered = False
         self._continued = False
         self._broken: Exception | None = None
+        self._began = self._passed_at = time.monotonic()
+        self._seen = 0
 
     @property
     def complete(self) -> bool:
@@ -92,6 +96,8 @@ class Exchange:
     def end(self, reason: Reason) -> None:
         """Break it off; the client is told why, if it was told nothing yet."""
         self._lose_client(WireError(reason, ""))
+        if self._answered:  # it may be the client that takes no more
+            self._session.channel.abort()
 
     async def reply(self, status: bytes, fields: list[Field], body: bytes) -> None:
         """Answer from here, without a target."""
@@ -268,19 +274,35 @@ class Exchange:
         grant = self._session.grant
         if grant is not None and grant.exhausted:
             raise self._failed(Reason.QUOTA_USED)
-        await write_paced(self._session.channel, data, grant.down if grant else None)
+        try:
+            await write_paced(self._session.channel, data, grant.down if grant else None)
+        except AbortedError:
+            if isinstance(self._broken, WireError):
+                raise self._failed(self._broken.reason) from None
+            raise
         self.bytes_down += len(data)
 
     def _watch(self) -> None:
-        """A reset by the client wakes nobody who waits for the target."""
+        """A reset by the client wakes nobody who waits for the target, nor does a target that never answers."""
         if self._session.channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._lose_client(ClientGoneError())
+        elif (reason := self._overdue()) is not None:
+            self.end(reason)
         else:
             self._timer = asyncio.get_running_loop().call_later(WATCH_S, self._watch)
 
+    def _overdue(self) -> Reason | None:
+        """Why it has lasted long enough: the time-outs of tunnels."""
+        now, settings = time.monotonic(), self._session.worker.settings
+        if self.passed != self._seen:
+            self._seen, self._passed_at = self.passed, now
+        if now - self._passed_at > settings.idle_timeout:
+            return Reason.IDLE_TIMEOUT
+        return Reason.LIFETIME if now - self._began > settings.max_lifetime else None
+
     def _lose_client(self, error: Exception) -> None:
         # The target must not take a cut-off body for a whole one.
-        self._broken, self._stale = error, False
+        self._broken, self._stale = self._broken or error, False
         self._target.channel.abort()
 
     def _failed(self, reason: Reason, detail: str = "") -> Exception:

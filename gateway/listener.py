@@ -68,7 +68,8 @@ class Listener:
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
-        room = self._most - self._metrics.open
+        # A UDP association has as many descriptors as two connections.
+        room = min(self._most, self._worker.places - self._metrics.udp_associations) - self._metrics.open
         if room <= 0:
             self._pause("limit", LIMIT_PAUSE_S)
             return

@@ -168,6 +168,7 @@ async def serve(session: Session, head: Head, connect: Callable[[Session, Head],
     plain = PlainHttp(session)
     try:
         while await plain.exchange(head):
+            session.dialled = None  # what comes next is not that exit's yet
             session.state = head = await _next_head(session)
             if head.method == b"CONNECT":
                 session.handed_on()

@@ -215,6 +215,7 @@ async def _worker(told: start.Start, lines: LineWriter, budget: Budget, auth: Au
         metrics=Metrics(),
         log=ConnectionLog(lines.add if logged else None),
         pipes=budget.pipes,
+        places=budget.connections,
     )
     sweep = Sweep(worker)
     # All workers of a gateway are children of one supervisor.

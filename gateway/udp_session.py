@@ -27,11 +27,10 @@ from gateway.worker import Worker
 from health.model import Node
 from health.reasons import Reason
 
-MOST = 1000  # associations of a worker, 3 or 4 descriptors each
+MOST = 1000  # associations of a worker, 3 or 4 descriptors each: as many as two connections
 CHATTER_BYTES = 65536  # what a client may say on the TCP connection while it is only held open
 
 _FAMILIES = {"inet": 4, "inet6": 6}
-_open: set[Association] = set()
 
 
 async def serve_udp(session: Session, origin: Target) -> None:
@@ -39,6 +38,15 @@ async def serve_udp(session: Session, origin: Target) -> None:
 
     `origin` is where the client says its datagrams will come from. Raises WireError after the refusal was sent.
     """
+    numbers = session.worker.metrics
+    numbers.udp_associations += 1
+    try:
+        await _serve(session, origin)
+    finally:
+        numbers.udp_associations -= 1
+
+
+async def _serve(session: Session, origin: Target) -> None:
     try:
         near, told = _near_socket(session)
         try:
@@ -59,8 +67,6 @@ async def serve_udp(session: Session, origin: Target) -> None:
     finally:
         session.traffic = None
         dialled.link.tunnels.discard(association)
-        _open.discard(association)
-        session.worker.metrics.udp_associations = len(_open)
         association.close()
         detail = ", ".join(f"{count} dropped {what}" for what, count in drops.items())
         session.record(reason, up=association.bytes_up, down=association.bytes_down, detail=detail)
@@ -86,8 +92,6 @@ def _associate(session: Session, near: socket.SocketType, far: Far, client: Peer
         dropped=dropped,
     )
     link.tunnels.add(association)
-    _open.add(association)
-    worker.metrics.udp_associations = len(_open)
     return association
 
 
@@ -119,8 +123,11 @@ def _client(session: Session, origin: Target) -> Peer:
 
 def _near_socket(session: Session) -> tuple[socket.SocketType, IPv4Address | IPv6Address]:
     """A bound socket for the client's datagrams, and the address to tell it. Raises WireError."""
-    if len(_open) >= MOST:
+    numbers, places = session.worker.metrics, session.worker.places
+    if numbers.udp_associations > MOST:
         raise WireError(Reason.OVERLOADED, f"{MOST} UDP associations are open")
+    if numbers.open + numbers.udp_associations > places:
+        raise WireError(Reason.OVERLOADED, f"no descriptors left for UDP: there are enough for {places} connections")
     told = _loopback(session) or _advertised(session)
     settings = session.worker.settings
     ports = _shuffled(settings.udp_ports) if settings.udp_ports else (0,)

@@ -15,6 +15,7 @@ from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.pools import Fleet
 from gateway.relay import Shared
+from gateway.resources import MOST_DESCRIPTORS
 from gateway.wire.base import Address
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Peer(NamedTuple):
 
 
 class Worker:
-    """One worker's parts, and its open sessions."""
+    """One worker's parts, and its open sessions. `places`: connections that its descriptors are enough for."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Worker:
         metrics: Metrics,
         log: ConnectionLog,
         pipes: int = 32,
+        places: int = MOST_DESCRIPTORS,
     ) -> None:
         loop = poller.loop
         self.settings = settings
@@ -56,6 +58,7 @@ class Worker:
         self.limiter = limiter
         self.metrics = metrics
         self.log = log
+        self.places = places
         self.dialler = Dialler(fleet, poller, settings.allow_targets, settings.dial_timeout, metrics)
         self.shared = Shared(poller, pipes)
         self.handshakes = Deadlines(loop, settings.handshake_timeout)

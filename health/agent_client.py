@@ -1,7 +1,7 @@
 """The other side of an exit's agent: what the gateway, the collector and control use to ask it.
 
-Trusts nothing: the peer must run under the agent's user id, truncated control data ends the connection, and a socket
-that lives in our own network namespace is closed, never used (it would leave from this machine).
+Trusts nothing: the peer must run under the agent's user id, what comes with truncated control data counts for nothing,
+and a socket that lives in our own network namespace is closed, never used (it would leave from this machine).
 """
 
 import asyncio
@@ -213,7 +213,7 @@ class AgentClient:
                 self._lost(str(error.strerror))
                 return
             fds = received(control)
-            if not data or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            if not data or flags & socket.MSG_TRUNC:
                 close_all(fds)
                 self._lost("agent closed" if not data else "truncated message")
                 return
@@ -223,6 +223,12 @@ class AgentClient:
                 close_all(fds)
                 self._lost(str(error))
                 return
+            if flags & socket.MSG_CTRUNC:
+                # There is room for all that a message can carry: it is this process that has no descriptors left, and
+                # the end of this connection would be taken for the end of the node.
+                close_all(fds)
+                fds = []
+                message["error"] = "descriptors were truncated: this process has none left (ulimit -n)"
             self._dispatch(message, fds)
 
     def _dispatch(self, message: dict[str, Any], fds: list[int]) -> None:

@@ -17,8 +17,10 @@ from argon2 import PasswordHasher
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from gateway import http_exchange
 from health.model import User
 from tests.gateway.harness import Gateway, wait_for
+from tests.gateway.inside import Inside
 from tests.gateway.raw_origin import EXIT, End, Origin, client_of, direct_gateway, fields_of
 
 VIA = b"Via: 1.1 vpnexit\r\n"
@@ -367,7 +369,7 @@ async def test_a_client_that_resets_while_it_waits_is_not_waited_for(
     client.reset()
     with pytest.raises(ConnectionResetError):
         await end.rest()  # within WAIT_S
-    await asyncio.to_thread(wait_for, lambda: gateway.lines()[-1]["reason"] == "client_reset")
+    await asyncio.to_thread(wait_for, lambda: [line["reason"] for line in gateway.lines()[-1:]] == ["client_reset"])
 
 
 # Upgrades
@@ -529,3 +531,71 @@ async def test_a_users_bandwidth_counts_for_plain_http(limited: Gateway, origin:
         least = 0.8 * (len(body) / 400_000 - 0.25)  # a quarter of a second's worth may pass at once
         assert await timed(client, end) > least
         assert await timed(end, client, b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n") > least
+
+
+# Time-outs
+
+
+@pytest.fixture
+def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_exchange, "WATCH_S", 0.05)
+
+
+@pytest.mark.usefixtures("looked_at_often")
+@pytest.mark.parametrize("fields", [(), (b"Content-Length: 9",)])
+async def test_a_target_that_never_answers_is_not_waited_for_for_ever(
+    origin: Origin, fields: tuple[bytes, ...]
+) -> None:
+    async with Inside(idle_timeout=0.3) as inside:
+        client = inside.connect()
+        await client.send(origin.request(*fields, method=b"POST" if fields else b"GET"))
+        end = await origin.accepted()
+        await end.head()
+        assert (await client.rest()).startswith(b"HTTP/1.1 504 ")
+        assert inside.reasons == ["idle_timeout"]
+        with pytest.raises(ConnectionResetError):
+            await end.rest()
+        await inside.nothing_left()
+
+
+@pytest.mark.usefixtures("looked_at_often")
+async def test_an_answer_that_comes_to_rest_is_cut(origin: Origin) -> None:
+    async with Inside(idle_timeout=0.3) as inside:
+        client = inside.connect()
+        await client.send(origin.request())
+        await (await origin.accepted()).send(OK[:-1])
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        assert inside.reasons == ["idle_timeout"]
+        await inside.nothing_left()
+
+
+@pytest.mark.usefixtures("looked_at_often")
+@pytest.mark.parametrize(
+    ("settings", "reason"), [({"idle_timeout": 0.3}, "idle_timeout"), ({"max_lifetime": 0.3}, "lifetime")]
+)
+async def test_an_answer_that_nobody_reads_is_cut(origin: Origin, settings: dict[str, float], reason: str) -> None:
+    async with Inside(**settings) as inside:
+        client = inside.connect()
+        await client.send(origin.request())
+        end = await origin.accepted()
+        pouring = asyncio.create_task(end.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1 << 26)))
+        await inside.until(lambda: inside.reasons == [reason])
+        with pytest.raises(ConnectionError):
+            await pouring
+        await inside.nothing_left()
+
+
+@pytest.mark.usefixtures("looked_at_often")
+async def test_what_goes_on_is_not_cut(origin: Origin) -> None:
+    async with Inside(idle_timeout=0.5) as inside:
+        client = inside.connect()
+        await client.send(origin.request())
+        end = await origin.accepted()
+        await end.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        await client.until(b"\r\n\r\n")
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            await end.send(b"x")
+            assert await client.some() == b"x"
+        await inside.until(lambda: inside.reasons == ["ok"])

@@ -22,6 +22,7 @@ class Taker:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.accepted: list[socket.socket] = []
+        self.places = 1000
 
 
 def welcome(taker: Taker, sock: socket.socket, source: str, destination: tuple[object, int]) -> None:

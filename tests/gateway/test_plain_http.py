@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from deploy import ports
 from gateway.plain_http import FRESH_S
 from gateway.wire.http_rules import MAX_GATEWAYS
 from tests.gateway.harness import Gateway, wait_for
+from tests.gateway.inside import Inside
 from tests.gateway.raw_origin import EXIT, End, Origin, client_of, direct_gateway, fields_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -269,3 +271,16 @@ async def test_a_circle_is_cut(gateway: Gateway, client: End) -> None:
 async def test_gateways_behind_gateways_work(client: End, origin: Origin) -> None:
     end = await asked(client, origin, *[b"Via: 1.1 vpnexit"] * (MAX_GATEWAYS - 1))
     assert b"\r\nVia: " + b", ".join([b"1.1 vpnexit"] * MAX_GATEWAYS) + b"\r\n" in end.received
+
+
+@pytest.mark.parametrize("behind", [b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n", b"nonsense %d\r\n\r\n"])
+async def test_what_fails_behind_an_answered_request_is_not_its_exits(origin: Origin, behind: bytes) -> None:
+    async with Inside() as inside:
+        client = inside.connect()
+        await client.send(origin.request())
+        await (await origin.accepted()).send(OK)
+        await client.until(b"ok")
+        await client.send(behind % ports.free())
+        assert (await client.rest()).startswith((b"HTTP/1.1 502", b"HTTP/1.1 400"))
+        assert [line["node"] for line in inside.log] == ["zz000001", ""]
+        assert inside.refusals() == {inside.reasons[1]: 1}

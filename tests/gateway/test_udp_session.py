@@ -419,3 +419,30 @@ async def test_sigterm_ends_it_at_the_deadline(exits: Exits, registry: Registry,
         assert await asyncio.to_thread(client.ended, 4)
     assert await asyncio.to_thread(gateway.process.wait, 5) == 0
     assert last_line(gateway, "'bytes_in': 8888")["reason"] == "shutdown"
+
+
+async def test_associations_leave_the_descriptors_to_the_others(
+    exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    """Each has twice the descriptors of a tunnel; out of them, a worker would lose its agents and all tunnels."""
+    places = (300 - 128 - 15 - 64) // 2
+    gateway, us = gateways(files=300, handshake_timeout=60), exits("us000001")
+    us.tell("inet6")
+    await ready(registry, gateway, us)
+    with contextlib.ExitStack() as stack:
+        for _ in range(places - 16):
+            stack.enter_context(gateway.connect())
+        await asyncio.to_thread(wait_for, lambda: f"open_connections {places - 16}.0" in gateway.metrics())
+        made = [stack.enter_context(Client(gateway, user="u-country-us")) for _ in range(8)]
+        assert [client.code for client in made] == [0] * 8
+        waiting = stack.enter_context(gateway.connect())
+        waiting.settimeout(0.5)
+        waiting.sendall(b"GET http://vpnexit.internal/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        made[0].close()
+        waiting.settimeout(5)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+        with Client(gateway, user="u-country-us") as refused:
+            assert refused.code == 1
+        assert gateway.descriptors() < 300

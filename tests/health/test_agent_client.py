@@ -1,10 +1,12 @@
 """The client against an agent written by hand: right answers, wrong ones, none, and other people's sockets."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
 import queue
+import resource
 import socket
 import threading
 import time
@@ -58,6 +60,25 @@ def _no_descriptor_leaks() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.fixture
+def out_of_descriptors() -> Iterator[Callable[[int], None]]:
+    """Leaves this process as many descriptors as it is told."""
+    before, hoard = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+
+    def leave(count: int) -> None:
+        used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                hoard.append(os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + count, before[1]))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for held in hoard:
+        os.close(held)
 
 
 def client_of(agent: Any, **callbacks: Any) -> AgentClient:
@@ -420,18 +441,19 @@ async def test_descriptors_beside_other_answers_are_closed(make_agent: MakeAgent
     client.close()
 
 
-async def test_truncated_control_data_ends_the_connection(
-    make_agent: MakeAgent, foreign: Any, monkeypatch: pytest.MonkeyPatch
+async def test_an_answer_with_truncated_control_data_counts_for_nothing_and_the_node_stays(
+    make_agent: MakeAgent, foreign: Any, out_of_descriptors: Callable[[int], None]
 ) -> None:
-    # The kernel truncates what does not fit: 253 descriptors always do, so the room is made smaller.
-    monkeypatch.setattr("health.agent_client._ANCILLARY", socket.CMSG_SPACE(2 * 4))
     agent = make_agent()
-    agent.answers["sockets"] = lambda _: [({"generation": 1}, [foreign().fileno() for _ in range(8)])]
+    handed = [foreign().fileno() for _ in range(8)]
+    agent.answers["sockets"] = lambda _: [({"generation": 1}, handed)]
     client = client_of(agent)
     await client.connect()
+    out_of_descriptors(2)
     with pytest.raises(AgentError, match="truncated"):
         await client.sockets(8)
-    assert not client.connected
+    assert client.connected
+    assert (await client.hello()).tunnel == "up"
 
 
 async def test_an_answer_in_the_turn_of_the_time_out_leaks_nothing(make_agent: MakeAgent, foreign: Any) -> None:
