@@ -164,7 +164,13 @@ class Dial:
 
     def expired(self) -> None:
         """The deadline of all tries has come."""
-        self.end(WireError(Reason.TARGET_TIMEOUT, f"no connection to the target within {self.dialler.timeout:g} s"))
+        within, node = f"within {self.dialler.timeout:g} s", self.node
+        if self._sock is None and node is not None and self.link is not None and not self.link.by_name:
+            # It was the node's turn: for a socket, or to look the name up.
+            self.dialler.fleet.failed(node.id)
+            self.end(WireError(Reason.NODE_DIAL, f"the exit gave no answer {within}"))
+            return
+        self.end(WireError(Reason.TARGET_TIMEOUT, f"no connection to the target {within}"))
 
     def cancel(self) -> None:
         """Nobody wants it any more. Idempotent."""

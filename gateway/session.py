@@ -459,7 +459,7 @@ class Session:
         if self.dialled is None:
             self.worker.metrics.refused(error.reason)
         answer = error.reply
-        if not answer and self.protocol is not None:
+        if not answer and not error.silent and self.protocol is not None:
             answer = self.protocol.refused(self, error)
         self._tell_last(answer)
 

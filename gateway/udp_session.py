@@ -61,11 +61,14 @@ async def _serve(session: Session, origin: Target) -> None:
     drops: Counter[str] = Counter()
     association = _associate(session, near, far, _client(session, origin), drops)
     session.traffic = association
+    loop, settings = asyncio.get_running_loop(), session.worker.settings
+    lifetime = loop.call_later(settings.max_lifetime, association.end, Reason.LIFETIME)
     reason = Reason.SHUTDOWN
     try:
         reason = await _hold(session, association, socks.reply(0, told, near.getsockname()[1]))
     finally:
         session.traffic = None
+        lifetime.cancel()
         dialled.link.tunnels.discard(association)
         association.close()
         detail = ", ".join(f"{count} dropped {what}" for what, count in drops.items())

@@ -82,6 +82,8 @@ def parse_want(text: str | None) -> Want:
     )
     if want.ttl is not None and want.session is None:
         raise _refuse("ttl says how long a session lasts: give session, too")
+    if want.strict and want.session is None and want.node is None:
+        raise _refuse("strict keeps a session where it is: give session, too")
     return _consistent(want)
 
 

@@ -25,16 +25,20 @@ class WireError(Exception):
     Args:
         reason: what the metrics, the log and the reply are made from.
         detail: in plain words, what is wrong and what to do. Holds no secret; safe to show to the client.
-        reply: what to send before closing, where the protocol defines it; empty means close without a word.
+        reply: what to send before closing; empty: what the protocol says to `reason`.
+        silent: close without a word, since what the client speaks is not what it began with.
         retry_after: seconds after which the same may be tried again; 0 where nobody knows.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, reply: bytes = b"", retry_after: int = 0) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, *, reply: bytes = b"", retry_after: int = 0, silent: bool = False
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.reply = reply
         self.retry_after = retry_after
+        self.silent = silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class Socks5Handshake:
     def _greeting(self) -> Event:
         buffer = self._buffer
         if buffer and buffer[0] != VERSION:
-            raise WireError(Reason.BAD_REQUEST, "the greeting is not SOCKS5")
+            raise WireError(Reason.BAD_REQUEST, "the greeting is not SOCKS5", silent=True)
         if len(buffer) < 2 or len(buffer) < 2 + buffer[1]:
             return _NEED_DATA
         methods = self._take(2 + buffer[1])[2:]
@@ -177,7 +177,9 @@ class Socks5Handshake:
     def _credentials(self) -> Event:
         buffer = self._buffer
         if buffer and buffer[0] != AUTH_VERSION:
-            raise WireError(Reason.BAD_REQUEST, "user name and password were expected, something else came")
+            raise WireError(
+                Reason.BAD_REQUEST, "user name and password were expected, something else came", silent=True
+            )
         if len(buffer) < 2:
             return _NEED_DATA
         user_end = 2 + buffer[1]
@@ -204,7 +206,7 @@ class Socks5Handshake:
 
     def _check_request_head(self, head: bytes) -> None:
         if head and head[0] != VERSION:
-            raise WireError(Reason.BAD_REQUEST, "the request is not SOCKS5")
+            raise WireError(Reason.BAD_REQUEST, "the request is not SOCKS5", silent=True)
         if len(head) > 1 and head[1] not in _COMMANDS:
             raise _refuse(Reason.COMMAND_UNSUPPORTED, f"SOCKS5 command {head[1]}: use CONNECT (1) or UDP ASSOCIATE (3)")
         if len(head) > 2 and head[2] != 0:

@@ -221,8 +221,9 @@ async def test_the_deadline_holds_for_other_nodes_too(dialler: Make) -> None:
     fleet = OwnFleet(node("jp000001"))
     fleet.own("jp000001").hang = 30
     began = time.monotonic()
-    assert (await refusal(dialler(fleet, 0.3), at(ports.free()))).reason is Reason.TARGET_TIMEOUT
+    assert (await refusal(dialler(fleet, 0.3), at(ports.free()))).reason is Reason.NODE_DIAL  # it gives no socket
     assert time.monotonic() - began < 1
+    assert fleet.told == [("failed", "jp000001")]
 
 
 async def test_an_upstream_is_blamed_once_another_node_reached_the_target(dialler: Make) -> None:

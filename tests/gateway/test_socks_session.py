@@ -141,13 +141,29 @@ def test_each_outcome_has_one_reply(one: Gateway) -> None:
         assert refusal(one, sent) == expected, asked
 
 
-async def test_a_silent_target_is_said_to_be_slow(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+async def test_an_exit_without_an_answer_is_at_fault(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     gateway, jp = gateways(dial_timeout=1), exits("jp000001")
     await ready(registry, gateway, jp)
     jp.tell("mute")  # no look-up is answered
     started = time.monotonic()
-    assert refusal(gateway, socks5(b"never.test", 80))[:4] == b"\x05\x00\x05\x06"
+    assert refusal(gateway, socks5(b"never.test", 80))[:4] == b"\x05\x00\x05\x01"
     assert 0.5 < time.monotonic() - started < 4
+    wait_for(lambda: '"fault":"node","reason":"node_dial"' in gateway.log.read_text(), 5, "the log line")
+
+
+@pytest.mark.parametrize(
+    ("login", "sent", "told"),
+    [(False, b"\x05\x01\x00\x04\x01\x00", b"\x05\x00"), (True, b"\x05\x01\x02\x02\x01a\x01b", b"\x05\x02")],
+)
+async def test_a_wrong_version_within_is_closed_without_a_word(
+    login: bool, sent: bytes, told: bytes, exits: Exits, registry: Registry, gateways: Gateways
+) -> None:
+    """hardening.md, SOCKS: wrong version inside."""
+    gateway, jp = gateways(require_auth=login), exits("jp000001")
+    await serve(registry, jp)
+    with gateway.connect() as sock:
+        sock.sendall(sent)
+        assert read(sock, 100) == told
 
 
 async def test_socks5_logins(exits: Exits, registry: Registry, gateways: Gateways) -> None:
@@ -174,5 +190,5 @@ async def test_socks5_logins(exits: Exits, registry: Registry, gateways: Gateway
     ):
         assert login(user, password) == b"\x05\x02\x01\x01", (user, password)
     assert login(b"alice", b"secret") == b"\x05\x02\x01\x00\x05\x00\x00\x01"  # nobody can lock a user out
-    assert refusal(gateway, b"\x05\x02\x00\x02" + asked_for(b"origin.test", 80)) == b"\x05\x02\x01\x01"
+    assert refusal(gateway, b"\x05\x02\x00\x02" + asked_for(b"origin.test", 80)) == b"\x05\x02"
     assert refusal(gateway, socks5(b"origin.test", 80)) == b"\x05\xff"

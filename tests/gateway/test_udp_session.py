@@ -332,6 +332,22 @@ async def test_an_idle_association_ends_and_a_killed_node_ends_it(
         assert client.code == 1  # no node
 
 
+async def test_no_association_lives_for_ever(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+    gateway, jp = gateways(max_lifetime=1), exits("jp000001")
+    await ready(registry, gateway, jp)
+    with Client(gateway) as client:
+        started = time.monotonic()
+        while time.monotonic() - started < 10:
+            try:
+                client.ask(at(LOCAL, 7), b"busy")
+            except OSError:
+                break
+            await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(client.ended)
+        assert 0.9 < time.monotonic() - started < 9
+    assert last_line(gateway, "lifetime")["fault"] == "none"
+
+
 async def test_users_passwords_and_countries(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
     await registry.put_user(User(name="alice", password_hash=hashed, allowed_countries=("jp",)))

@@ -54,6 +54,8 @@ def test_a_ttl(text: str, seconds: float) -> None:
         ("alice-country-", "country has no value"),
         ("alice-country-jp-country-jp", "country is there twice"),
         ("alice-strict-strict", "strict is there twice"),
+        ("alice-strict", "strict keeps a session where it is: give session, too"),
+        ("alice-country-jp-strict", "give session, too"),
         ("alice-strict-yes", "unknown key 'yes'"),
         ("alice-country-xx", "unknown country 'xx'"),
         ("alice-country-jpn", "unknown country 'jpn'"),
