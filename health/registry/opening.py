@@ -9,7 +9,12 @@ import ssl
 from typing import Any, cast
 
 import redis.asyncio as aioredis
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
@@ -30,14 +35,13 @@ class _Tls(SSLConnection):
 
 
 class _ToMaster(SentinelManagedConnection):
-    async def connect_to(self, address: Address) -> None:
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
         """Sentinels may be behind: what they named is believed once it says so itself."""
-        await super().connect_to(address)  # type: ignore[no-untyped-call]
+        await super().on_connect_check_health(check_health=check_health)
         await self.send_command("ROLE")
         said = await self.read_response()
         if not isinstance(said, list) or said[0] not in ("master", b"master"):
-            await self.disconnect()
-            raise LostError(f"{address[0]}:{address[1]} is no master")
+            raise LostError(f"{self.host}:{self.port} is no master")
 
 
 class _TlsToMaster(_ToMaster, _Tls):

@@ -193,6 +193,22 @@ async def test_cancelled_calls_leave_no_answer_to_the_next(own_registry: Registr
         assert await own_registry.nodes() == {NODE.id: NODE}
 
 
+async def test_a_greeting_cut_short_leaves_no_answer_to_the_next(own_registry: Registry, redis_server: Any) -> None:
+    """A connection that was being opened when its call ended is not used as if it were open (redis-py sees to it)."""
+    for _ in range(3):
+        redis_server.pause()
+        calls = [asyncio.create_task(own_registry.nodes()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        later = [asyncio.create_task(own_registry.acquire("scorer", "a", 3)) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        redis_server.resume()
+        assert await asyncio.gather(*later) == [True] * 4
+        assert [await own_registry.epoch() for _ in range(4)] == [""] * 4
+
+
 async def test_full(own_registry: Registry, redis_server: Any) -> None:
     await own_registry.put_node(NODE)
     assert redis_server.command("CONFIG", "SET", "maxmemory", "1") == "+OK"
