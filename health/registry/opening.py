@@ -1,7 +1,7 @@
 """How Redis is reached: by an address, or through sentinels that know which of several is the master now.
 
-A connection is used only once the server said that it is a master; one that was demoted since answers READONLY and is
-left. Sentinels are asked all at once, the first that knows a master counts: one that is silent costs no time.
+Sentinels are asked all at once, the first that knows a master counts: one that is silent costs no time. What they named
+is used only once it said itself that it is a master; one that was demoted since answers READONLY and is left.
 """
 
 import asyncio

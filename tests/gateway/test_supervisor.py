@@ -181,7 +181,7 @@ async def test_what_does_not_come_up_leaves_everything_as_it_was(
             "worker": {},
         }[wrong]
         if wrong == "worker":  # it cannot even begin
-            gateway.redis_url = "redis://127.0.0.1:no_port"
+            gateway.redis_url, gateway.redis_more = "rediss://127.0.0.1", {"tls_ca_file": "/nonexistent.pem"}
         gateway.configure(**change)
         gateway.process.send_signal(signal.SIGHUP)
         await until(lambda: said(gateway, "not started anew, what runs goes on"), what="the reason")
