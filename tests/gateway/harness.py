@@ -11,9 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 
 from deploy import ports
 from health.model import Node, NodeStatus
@@ -82,9 +81,6 @@ class Gateway:
     `stderr` is where it logs instead of a file; `files` the most descriptors a process of it may have.
     """
 
-    redis_more: Mapping[str, object] = MappingProxyType({})
-    """How to reach Redis, besides its URL."""
-
     def __init__(
         self,
         redis_url: str,
@@ -124,11 +120,7 @@ class Gateway:
     def configure(self, **settings: object) -> None:
         """Change settings; they count when it is started or told to start anew (SIGHUP)."""
         self._settings |= settings
-        told = {
-            "redis": {"url": self.redis_url, **self.redis_more},
-            "machine": self._machine,
-            "settings": self._settings,
-        }
+        told = {"redis": {"url": self.redis_url}, "machine": self._machine, "settings": self._settings}
         self._plan.write_text(json.dumps(told))
 
     @property

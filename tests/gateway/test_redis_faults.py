@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import re
 import threading
 import time
@@ -273,8 +274,13 @@ async def test_a_master_killed_under_its_sentinels(exits: Any, request: pytest.F
 
 class SentinelGateway(Gateway):
     def __init__(self, trio: Watched, directory: Path) -> None:
-        self.redis_more = {"sentinels": list(trio.addresses), "master": MASTER}
-        super().__init__("redis:///0", directory)
+        self._redis = {"url": "redis:///0", "sentinels": list(trio.addresses), "master": MASTER}
+        super().__init__("", directory)
+
+    def configure(self, **settings: object) -> None:
+        super().configure(**settings)
+        told = json.loads(self._plan.read_text())
+        self._plan.write_text(json.dumps(told | {"redis": self._redis}))
 
 
 async def put_until(registry: Registry, exit_: Exit) -> None:
