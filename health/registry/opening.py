@@ -1,7 +1,7 @@
 """How Redis is reached: by an address, or through sentinels that know which of several is the master now.
 
-A connection is used only once the server said that it is a master; one that was demoted since answers READONLY and is
-left. Sentinels are asked all at once, the first that knows a master counts: one that is silent costs no time.
+Sentinels are asked all at once, the first that knows a master counts: one that is silent costs no time. What they named
+is used only once it said itself that it is a master; one that was demoted since answers READONLY and is left.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import (
-    AbstractConnection,
     Connection,
     SSLConnection,
     UnixDomainSocketConnection,
@@ -27,29 +26,7 @@ from health.config import RedisSettings
 Address = tuple[str, int]
 
 
-class _Greeted(AbstractConnection):
-    """redis-py keeps a connection whose greeting was cancelled: what it answers late would be taken for the answer to
-    a command. Here it is cut."""
-
-    async def on_connect_check_health(self, check_health: bool = True) -> None:
-        greeted = False
-        try:
-            await super().on_connect_check_health(check_health=check_health)
-            greeted = True
-        finally:
-            if not greeted:
-                await self.disconnect(nowait=True)
-
-
-class _Tcp(_Greeted, Connection):
-    pass
-
-
-class _Unix(_Greeted, UnixDomainSocketConnection):
-    pass
-
-
-class _Tls(_Greeted, SSLConnection):
+class _Tls(SSLConnection):
     """All connections of a client share one context: making one reads every authority anew."""
 
     def __init__(self, *, tls: ssl.SSLContext, **rest: Any) -> None:
@@ -57,16 +34,12 @@ class _Tls(_Greeted, SSLConnection):
         self.ssl_context.context = tls
 
 
-class _ToMaster(_Greeted, SentinelManagedConnection):
+class _ToMaster(SentinelManagedConnection):
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         """Sentinels may be behind: what they named is believed once it says so itself."""
         await super().on_connect_check_health(check_health=check_health)
-        try:
-            await self.send_command("ROLE")
-            said = await self.read_response()
-        except BaseException:
-            await self.disconnect(nowait=True)
-            raise
+        await self.send_command("ROLE")
+        said = await self.read_response()
         if not isinstance(said, list) or said[0] not in ("master", b"master"):
             raise LostError(f"{self.host}:{self.port} is no master")
 
@@ -134,14 +107,14 @@ def client(settings: RedisSettings) -> "aioredis.Redis":
     mine = how | where | {name: value for name, value in login.items() if value} | {"retry": Retry(NoBackoff(), 1)}
     if settings.sentinels:
         return _through_sentinels(settings, how, mine)
-    kind = _Unix if "path" in where else _Tcp if tls is None else _Tls
+    kind = UnixDomainSocketConnection if "path" in where else Connection if tls is None else _Tls
     return _Client(None, aioredis.ConnectionPool(connection_class=kind, **mine))
 
 
 def _through_sentinels(settings: RedisSettings, how: dict[str, Any], mine: dict[str, Any]) -> "aioredis.Redis":
     password = settings.sentinel_password
     asking = how | {
-        "connection_class": _Tls if "tls" in how else _Tcp,
+        "connection_class": _Tls if "tls" in how else Connection,
         "username": settings.sentinel_username,
         "password": password.get_secret_value() if password else None,
         "retry": Retry(NoBackoff(), 1),

@@ -19,7 +19,7 @@ from health.model import NodeStatus, Pool
 from health.registry import Registry, RegistryError
 from tests.gateway.harness import Exit, Gateway, serve, wait_for
 from tests.health.registry.forwarder import Forwarder, forwarding
-from tests.health.registry.servers import MASTER, Server, until, watched
+from tests.health.registry.servers import MASTER, Server, Watched, until, watched
 
 # A busy machine may take twice as long.
 SLACK = 2
@@ -249,13 +249,12 @@ async def test_no_command_on_the_path_of_a_connection(redis: World) -> None:
 async def test_a_master_killed_under_its_sentinels(exits: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """A gateway by sentinels: the replica takes over, traffic goes on, and what changes then is seen."""
     with watched(request.getfixturevalue("_redis_binary"), tmp_path) as trio:
-        settings = {"url": "redis:///0", "sentinels": list(trio.addresses), "master": MASTER}
-        registry = Registry.open(RedisSettings(**settings))
+        registry = Registry.open(RedisSettings(url="redis:///0", sentinels=trio.addresses, master=MASTER))
         jp, us = exits("jp000001"), exits("us000001")
         await serve(registry, jp)
         await registry.begin_epoch()
         assert trio.first.ask("WAIT", 1, 1000) == 1
-        gateway = await asyncio.to_thread(SentinelGateway, settings, tmp_path)
+        gateway = await asyncio.to_thread(SentinelGateway, trio, tmp_path)
         try:
             await asyncio.to_thread(wait_for, lambda: ask(gateway, "u-country-jp")[0], what="exit that serves")
             with Traffic(gateway).flowing() as traffic:
@@ -274,14 +273,14 @@ async def test_a_master_killed_under_its_sentinels(exits: Any, request: pytest.F
 
 
 class SentinelGateway(Gateway):
-    def __init__(self, redis: dict[str, Any], directory: Path) -> None:
-        self.redis = redis
+    def __init__(self, trio: Watched, directory: Path) -> None:
+        self._redis = {"url": "redis:///0", "sentinels": list(trio.addresses), "master": MASTER}
         super().__init__("", directory)
 
     def configure(self, **settings: object) -> None:
         super().configure(**settings)
         told = json.loads(self._plan.read_text())
-        self._plan.write_text(json.dumps(told | {"redis": self.redis}))
+        self._plan.write_text(json.dumps(told | {"redis": self._redis}))
 
 
 async def put_until(registry: Registry, exit_: Exit) -> None:

@@ -198,9 +198,11 @@ async def test_what_does_not_come_up_leaves_everything_as_it_was(
             "address": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]},
             "worker": {},
         }[wrong]
-        if wrong == "worker":  # it cannot even begin
-            gateway.redis_url = "redis://127.0.0.1:no_port"
         gateway.configure(**change)
+        if wrong == "worker":  # it cannot even begin
+            told = json.loads(gateway._plan.read_text())
+            told["redis"] = {"url": "rediss://127.0.0.1", "tls_ca_file": "/nonexistent.pem"}
+            gateway._plan.write_text(json.dumps(told))
         gateway.process.send_signal(signal.SIGHUP)
         await until(lambda: said(gateway, "not started anew, what runs goes on"), what="the reason")
     reason = str(said(gateway, "not started anew, what runs goes on")[0]["reason"])

@@ -38,7 +38,7 @@ def test_a_killed_master_stops_no_part(request: pytest.FixtureRequest, tmp_path:
     }
     address, metrics, api = (ports.free() for _ in range(3))
     with contextlib.ExitStack() as stack:
-        trio = stack.enter_context(watched(binary, tmp_path, lines, watch, ("root", "root"), ssl=True, **how))
+        trio = stack.enter_context(watched(binary, tmp_path, lines, watch, ("root", "root"), **how))
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),

@@ -6,14 +6,17 @@ from typing import Any
 
 import health.registry
 
-_LINE = re.compile(r"^    (\S+)(?:\n {24}| +)(for ever|channel|1\.25 ttl|\d+ (?:s|min|h|days))  ", re.MULTILINE)
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "days": 86400}
+_LINE = re.compile(
+    r"^    (\S+(?:, \S+)*)(?:\n {24}| +)(for ever|channel|1\.25 ttl|\d+ (?:s|min|h|d|days))  ", re.MULTILINE
+)
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "days": 86400}
 LONGEST_SESSION_S = 1.25 * 7 * 86400
 
 
 def named() -> dict[str, float | None]:
     """The keys of the package's docstring, and how many seconds each stays at most; None: for ever."""
-    return {key: _seconds(stays) for key, stays in _LINE.findall(health.registry.__doc__ or "") if stays != "channel"}
+    lines = _LINE.findall(health.registry.__doc__ or "")
+    return {key: _seconds(stays) for keys, stays in lines if stays != "channel" for key in keys.split(", ")}
 
 
 def wrong_keys(ask: Callable[..., Any], keys: dict[str, float | None] | None = None) -> dict[str, str]:

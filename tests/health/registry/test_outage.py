@@ -194,7 +194,7 @@ async def test_cancelled_calls_leave_no_answer_to_the_next(own_registry: Registr
 
 
 async def test_a_greeting_cut_short_leaves_no_answer_to_the_next(own_registry: Registry, redis_server: Any) -> None:
-    """A connection that was being opened when its call ended is not used as if it were open."""
+    """A connection that was being opened when its call ended is not used as if it were open (redis-py sees to it)."""
     for _ in range(3):
         redis_server.pause()
         calls = [asyncio.create_task(own_registry.nodes()) for _ in range(4)]
