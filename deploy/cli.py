@@ -117,7 +117,7 @@ def collector(config: Config = None) -> None:
     from health import collector as process
 
     settings = _start(config)
-    _run(process.run(settings.collector, settings.redis, settings.control.machine, settings.speed_test))
+    _run(process.run(settings.collector, settings.redis, settings.control.machine, speed=settings.speed_test))
 
 
 @app.command(rich_help_panel=_PROCESSES)
