@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,28 @@ def test_a_tunnel_is_measured_as_curl_measures_it(lab: Lab, country: str) -> Non
     assert direct["down"] / 4 < told["download_mbps"] < direct["down"] * 4
     assert direct["up"] / 4 < told["upload_mbps"] < direct["up"] * 4
     assert vpnexit(lab, "nodes", "speeds", node, "--limit", "1") == [told]
+
+
+def test_others_are_sampled_once_a_second_meanwhile(lab: Lab) -> None:
+    """The collector measures and samples in one event loop."""
+    tested = lab.nodes("jp")[0]
+    seen: dict[str, list[str]] = {}
+    begun = lab.api("POST", f"/api/speed-test/{tested}?wait=0")
+    started = time.monotonic()
+    while not any(one["id"] == begun["id"] for one in lab.api("GET", f"/api/speed-test/results/{tested}?limit=1")):
+        for node in (node for country in lab.status["countries"] for node in lab.nodes(country)):
+            at = lab.api("GET", f"/api/nodes/{node}")["metrics"]["last_health_check"]
+            if at not in seen.setdefault(node, []):
+                seen[node].append(at)
+        assert time.monotonic() - started < 60
+    gaps = [
+        (datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds()
+        for times in seen.values()
+        for before, after in pairwise(times)
+    ]
+    print(f"{len(seen)} nodes, {time.monotonic() - started:.1f} s, longest gap {max(gaps, default=0):.2f} s")
+    assert len(seen) == 4
+    assert max(gaps, default=0) < 2.5
 
 
 def test_the_original_clients_get_the_result_at_once(lab: Lab) -> None:
