@@ -35,7 +35,7 @@ _ASK = (
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 if value then
   local ok, test = pcall(cjson.decode, value)
-  if ok and type(test) == 'table' and (test.ends or 0) > now then return value end
+  if ok and type(test) == 'table' and test.schema == 1 and (test.ends or 0) > now then return value end
 end
 local test = cjson.encode({schema = 1, id = ARGV[2], node = ARGV[1], country = ARGV[3], state = 'waiting', by = '',
   asked = now, ends = now + tonumber(ARGV[4])})
@@ -49,7 +49,7 @@ return test
 _TAKE = (
     _NOW
     + """
-local answer, oldest, running = {''}, nil, false
+local answer, oldest, name, running = {''}, nil, '', false
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local ok, test = pcall(cjson.decode, all[i + 1])
@@ -58,14 +58,14 @@ for i = 1, #all, 2 do
     answer[#answer + 1] = all[i + 1]
   elseif test.state == 'running' then
     running = true
-  elseif not oldest or test.asked < oldest.asked then
-    oldest = test
+  elseif test.schema == 1 and (not oldest or (test.asked or 0) < (oldest.asked or 0)) then
+    oldest, name = test, all[i]
   end
 end
 if ARGV[1] ~= '' and oldest and not running then
   oldest.state, oldest.by, oldest.ends = 'running', ARGV[1], now + tonumber(ARGV[2])
   answer[1] = cjson.encode(oldest)
-  redis.call('HSET', KEYS[1], oldest.node, answer[1])
+  redis.call('HSET', KEYS[1], name, answer[1])
 end
 return answer
 """

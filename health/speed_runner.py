@@ -5,6 +5,7 @@ kept until its test is over.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ from health import speed
 from health.config import SpeedTestSettings
 from health.model import Node, NodeKind, NodeStatus
 from health.reasons import Reason
-from health.registry import Registry
+from health.registry import Registry, RegistryError
 from health.speed import Result, Test
 from health.speed_measure import Measured, longest, measure
 from health.speed_metrics import Told
@@ -62,11 +63,16 @@ class SpeedRunner:
             await self._take(nodes)
 
     async def close(self) -> None:
-        """Give up what runs; it is over for everybody else when its time is."""
+        """Give up what runs, and say so."""
         running, self._running = self._running, None
-        if running is not None:
-            running.task.cancel()
-            await asyncio.gather(running.task, return_exceptions=True)
+        if running is None:
+            return
+        running.task.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+        stopped = Measured(reason=Reason.SHUTDOWN, error="the collector was stopped in the middle of the test")
+        result = running.result or _result_of(running.test, stopped)
+        with contextlib.suppress(RegistryError):
+            await self._registry.speed.end(self._machine, result, self._name)
 
     async def _go_on(self, running: _Running, nodes: Mapping[str, Node]) -> None:
         if not running.task.done():

@@ -156,7 +156,11 @@ async def test_values_of_a_newer_writer_are_left_alone(registry: Registry, raw: 
     assert ([one.id for one in found], total) == (ids[1:], 2)
     assert await registry.speed.result(ids[0]) is None
     raw.hset("vx:1:speed:m1", mapping={JP: "nonsense", US: '{"schema":2,"ends":1e15,"state":"waiting","asked":1}'})
+    raw.hset("vx:1:speed:m1", "gb000001", '{"schema":1,"ends":1e15,"state":"waiting"}')
     assert (await registry.speed.ask("m1", JP, "jp")).state is State.WAITING
+    assert await registry.speed.take("m1", "c1", 30) is None  # not understood, and in nobody's way for long
+    raw.hdel("vx:1:speed:m1", "gb000001")
+    assert (await taken(registry)).node == JP
 
 
 @pytest.fixture

@@ -160,13 +160,31 @@ async def test_a_collector_that_dies_in_the_middle(
     monkeypatch.setattr(speed_runner, "MARGIN_S", 0.1)
     asked = await registry.speed.ask("m1", JP, "jp")
     await runner.tick(nodes)
-    await runner.close()
     fresh = SpeedRunner(settings(), registry, "m1", Measuring())
     began = time.monotonic()
     found = await until_result(fresh, registry, nodes, asked.id)
     assert 0.1 < time.monotonic() - began < 2
     assert found.error == "the collector of machine m1 ended in the middle of the test"
     await fresh.close()
+    await runner.close()  # too late to say anything
+    assert await registry.speed.result(asked.id) == found
+
+
+async def test_a_collector_that_is_stopped_says_so(
+    runner: SpeedRunner, registry: Registry, measuring: Measuring, nodes: dict[str, Node]
+) -> None:
+    asked = await registry.speed.ask("m1", JP, "jp")
+    await runner.tick(nodes)
+    await asyncio.sleep(0)
+    await runner.close()
+    found = await registry.speed.result(asked.id)
+    assert found is not None
+    assert (found.reason, found.error) == (
+        Reason.SHUTDOWN,
+        "the collector was stopped in the middle of the test",
+    )
+    assert measuring.now == 0
+    assert await registry.speed.find("m1", JP) is None
 
 
 async def test_without_redis_the_result_waits_and_nothing_is_begun(
