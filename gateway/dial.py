@@ -7,6 +7,7 @@ sockets and the name are at hand, which is nearly always: it runs on the poller'
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -276,7 +277,7 @@ class Dial:
         reason = TARGET_ERRORS.get(code)
         assert self.link is not None  # noqa: S101 - set by choose()
         if reason is None or not asynchronous or not self.link.usable:
-            self.node_failed(f"the exit could not dial: {errno.errorcode.get(code, code)}")
+            self.node_failed(f"the exit could not dial: {os.strerror(code)}")
             return
         self._failure = WireError(reason, f"dialled from {self.link.node_id}")
         self.connect()
@@ -307,9 +308,8 @@ class Dial:
             return error
         # One that went down meanwhile is no node any more; one that is up failed.
         up = self.link is not None and self.link.usable
-        return WireError(
-            Reason.NODE_DIAL if up else Reason.NO_NODE, f"{error.detail}; the last one tried: {self._last}"
-        )
+        why = "no other exit is serving there" if up and error.reason is Reason.NO_NODE else error.detail
+        return WireError(Reason.NODE_DIAL if up else Reason.NO_NODE, f"{why}; the last one tried: {self._last}")
 
     def _reached(self, node: Node, now: float) -> None:
         """The target answered, with whatever."""

@@ -173,7 +173,7 @@ async def test_never_another_country_when_all_of_the_pool_failed(dialler: Make) 
         fleet.own(node_id).trouble = LinkError("the agent gave no socket")
     error = await refusal(dialler(fleet), at(ports.free()))
     assert (error.reason, WIRE[error.reason].fault) == (Reason.NODE_DIAL, Fault.NODE)
-    assert "the agent gave no socket" in error.detail
+    assert error.detail == "no other exit is serving there; the last one tried: the agent gave no socket"
     assert [fleet.own(i).asked for i in ("jp000001", "jp000002", "us000001")] == [1, 1, 0]
 
 

@@ -33,6 +33,8 @@ NODE = Board(
                     "Latency",
                     (
                         Query(f"max(vpnexit_collector_probe_seconds{_THIS})", "round trip"),
+                        Query(f"max(vpnexit_collector_connect_seconds{_THIS})", "TCP connect"),
+                        Query(f"max(vpnexit_collector_dns_seconds{_THIS})", "look-up"),
                         Query(f"max(vpnexit_scorer_latency_seconds{_THIS})", "smoothed"),
                     ),
                     "s",
@@ -46,6 +48,8 @@ NODE = Board(
                     ),
                     "Bps",
                 ),
+                lines("CPU", f"max(vpnexit_collector_cpu_cores{_THIS})", "cores", text="The exit's container."),
+                lines("Memory", f"max(vpnexit_collector_memory_bytes{_THIS})", "in use", "bytes"),
                 lines("Age of the handshake", f"max(vpnexit_collector_handshake_age_seconds{_THIS})", "handshake", "s"),
             ),
         ),
