@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf, sqrt
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from health.model import Strategy
 
 UNKNOWN_SCORE = 50.0
-SAME_SCORE = 0.85  # of the better one: what lies between is noise, and no reason to prefer a node
+SAME_SCORE: Final = 0.85  # of the better one: what lies between is noise, and no reason to prefer a node
 MIN_LATENCY_MS = 1.0
 
 FAILURES_IN_A_ROW = 5

@@ -50,8 +50,10 @@ class Metrics:
         self._dials: Rows = {}
         self._dial_failures: Rows = {}
         self._dial_seconds: dict[str, list[float]] = {}
+        # By node: its country's are the sum of these and of those that left.
         self._first_byte_seconds: dict[str, list[float]] = {}
-        self._answers: dict[str, list[float]] = {}
+        self._countries: dict[str, str] = {}
+        self._first_byte_seconds_gone: dict[str, list[float]] = {}
         self._refusals: Rows = {}
         self._pauses: Rows = {}
         self._datagrams_dropped: Rows = {}
@@ -96,15 +98,10 @@ class Metrics:
     def first_byte(self, country: str, node: str, seconds: float) -> None:
         """From the connected target to the first byte it sent, in `seconds`."""
         try:
-            answers = self._answers[node]
+            row = self._first_byte_seconds[node]
         except KeyError:
-            answers = self._answers[node] = [0, 0]
-        answers[0] += 1
-        answers[1] += seconds
-        try:
-            row = self._first_byte_seconds[country]
-        except KeyError:
-            row = self._first_byte_seconds[country] = _histogram()
+            row = self._first_byte_seconds[node] = _histogram()
+            self._countries[node] = country
         row[bisect_left(BUCKETS, seconds)] += 1
         row[-1] += seconds
 
@@ -120,9 +117,10 @@ class Metrics:
         """A SOCKS5 datagram was not passed on; `direction` is "up" or "down"."""
         _add(self._datagrams_dropped, (direction, reason))
 
-    def answers(self) -> dict[str, list[float]]:
-        """By node: connections on which the target sent something, and how long that took in all, in seconds."""
-        return self._answers
+    def answers(self, node: str) -> tuple[int, float]:
+        """Connections by `node` on which the target sent something, and how long that took in all, in seconds."""
+        row = self._first_byte_seconds.get(node)
+        return (0, 0.0) if row is None else (int(sum(row[:-1])), row[-1])
 
     def dial_failures(self) -> Rows:
         """Dials that failed, by country, node and reason."""
@@ -135,7 +133,7 @@ class Metrics:
             DIALS: self._dials,
             DIAL_FAILURES: self._dial_failures,
             DIAL_SECONDS: {(country,): row for country, row in self._dial_seconds.items()},
-            FIRST_BYTE_SECONDS: {(country,): row for country, row in self._first_byte_seconds.items()},
+            FIRST_BYTE_SECONDS: self._first_bytes(),
             REFUSALS: self._refusals,
             PAUSES: self._pauses,
             DATAGRAMS_DROPPED: self._datagrams_dropped,
@@ -156,8 +154,22 @@ class Metrics:
                     del rows[key]
             for node in gone:
                 del self._seen[node]
-                self._answers.pop(node, None)
+                self._forget_first_bytes(node)
         return [node for node, seen in self._seen.items() if now - seen <= NODE_KEPT_S]
+
+    def _first_bytes(self) -> Rows:
+        """By country."""
+        sums: Rows = {(country,): list(row) for country, row in self._first_byte_seconds_gone.items()}
+        for node, row in self._first_byte_seconds.items():
+            _add_row(sums, (self._countries[node],), row)
+        return sums
+
+    def _forget_first_bytes(self, node: str) -> None:
+        row = self._first_byte_seconds.pop(node, None)
+        if row is not None:
+            country = self._countries.pop(node)
+            gone = self._first_byte_seconds_gone.setdefault(country, _histogram())
+            self._first_byte_seconds_gone[country] = [a + b for a, b in zip(gone, row, strict=True)]
 
 
 def _add(rows: Rows, key: tuple[str, ...]) -> None:
@@ -177,10 +189,13 @@ def merge(into: Counters, more: Counters) -> None:
     for name, rows in more.items():
         total = into.setdefault(name, {})
         for key, numbers in rows.items():
-            so_far = total.get(key)
-            total[key] = (
-                list(numbers) if so_far is None else [a + b for a, b in zip_longest(so_far, numbers, fillvalue=0)]
-            )
+            _add_row(total, key, numbers)
+
+
+def _add_row(into: Rows, key: tuple[str, ...], numbers: Iterable[float]) -> None:
+    """Add one row."""
+    so_far = into.get(key)
+    into[key] = list(numbers) if so_far is None else [a + b for a, b in zip_longest(so_far, numbers, fillvalue=0)]
 
 
 def forget(counters: Counters, known: Collection[str]) -> None:

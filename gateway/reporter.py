@@ -73,14 +73,14 @@ class Reporter:
 
     def _counts(self, seat: Seat, spoilt: Counter[tuple[str, Fault]]) -> Counts:
         quickest, seat.quickest_s = seat.quickest_s, inf
-        first_bytes, first_byte_s = self._numbers.answers().get(seat.id, (0, 0.0))
+        first_bytes, first_byte_s = self._numbers.answers(seat.id)
         return Counts(
             reached=seat.dials - seat.failed_dials,
             node_failures=seat.failed_dials,
             target_failures=spoilt[seat.id, Fault.TARGET],
             client_failures=spoilt[seat.id, Fault.CLIENT],
             dial_ms=round(seat.dial_s * 1000, 2),
-            first_bytes=int(first_bytes),
+            first_bytes=first_bytes,
             first_byte_ms=round(first_byte_s * 1000, 2),
             in_flight=seat.link.in_flight,
             quickest_ms=None if quickest == inf else round(quickest * 1000, 2),

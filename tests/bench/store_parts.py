@@ -20,7 +20,7 @@ from health.config import RedisSettings
 from health.model import Node, Pool, Score
 from health.registry import PREFIX, Registry, Scored, Snapshot
 from health.registry.opening import client
-from tests.bench.api_parts import COUNTRIES, MACHINE, NODES, _node, _sample, _score
+from tests.bench.api_parts import COUNTRIES, MACHINE, NODES, _score, made_node, made_sample
 from tests.gateway.stub_fleet import StubLink
 
 CHANGES_A_SECOND = 4
@@ -30,7 +30,7 @@ PIPELINE = 250
 async def write(url: str, *, scores: bool) -> None:
     """Records carry the moment (CLOCK_MONOTONIC, the same for all processes) at which they were written."""
     registry, rng = Registry.open(RedisSettings(url=url, timeout=5)), random.Random(4)
-    nodes = [_node(number).model_copy(update={"changed_at": 0.0}) for number in range(NODES)]
+    nodes = [made_node(number).model_copy(update={"changed_at": 0.0}) for number in range(NODES)]
     for node in nodes:
         await registry.put_node(node)
     for country in COUNTRIES:
@@ -39,7 +39,7 @@ async def write(url: str, *, scores: bool) -> None:
     changing = asyncio.create_task(_change(registry, nodes, rng)) if scores else None
     due = time.monotonic()
     while True:
-        await registry.put_samples(MACHINE, [_sample(node, rng) for node in nodes])
+        await registry.put_samples(MACHINE, [made_sample(node, rng) for node in nodes])
         if changing is not None:
             fresh = [_score(node, rng) for node in nodes]
             now = time.monotonic()

@@ -101,6 +101,22 @@ def test_nodes_that_come_and_go_for_ever_hold_no_memory() -> None:
     assert math.isclose(sum(counted.counters()[metrics.DIAL_SECONDS][("jp",)][:-1]), 5000)
 
 
+def test_first_bytes_are_kept_by_node_and_shown_by_country() -> None:
+    counted = Metrics()
+    for node, seconds in (("jp000001", 0.25), ("jp000001", 0.5), ("jp000002", 1.0), ("us000001", 2.0)):
+        counted.first_byte(node[:2], node, seconds)
+    assert [counted.answers(node) for node in ("jp000001", "jp000002", "jp000003")] == [(2, 0.75), (1, 1.0), (0, 0.0)]
+    before = counted.counters()[metrics.FIRST_BYTE_SECONDS]
+    sums = {country: (sum(row[:-1]), row[-1]) for (country,), row in before.items()}
+    assert sums == {"jp": (3, 1.75), "us": (1, 2)}
+    counted.known_nodes({"jp000001", "jp000002", "us000001"}, 0.0)
+    counted.known_nodes(set(), NODE_KEPT_S + 61)
+    assert counted.answers("jp000001") == (0, 0.0)
+    assert counted.counters()[metrics.FIRST_BYTE_SECONDS] == before, "what a country counted never falls"
+    counted.first_byte("jp", "jp000009", 1.0)
+    assert counted.counters()[metrics.FIRST_BYTE_SECONDS]["jp",][-1] == 2.75
+
+
 def test_forgetting_keeps_what_has_no_node() -> None:
     counted = busy()
     counted.ended("jp", "", Reason.NO_NODE, 0, 0)
