@@ -4,7 +4,7 @@ A session is reserved before a node's container starts and given back once its r
 gone, so that an account is never over its budget, however many instances of control there are. What the ledger says is
 compared with the nodes again and again: a session nobody has is freed, a node without one gets it.
 
-How the ledger is kept is `health.account_slots`' business; Redis is not known here.
+How the ledger is kept is `health.registry.account_slots`' business; Redis is not known here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,9 +15,9 @@ import structlog
 from control.exits import by_others
 from control.model import Container
 from control.providers import Closed, NoSlotError, ProviderError, in_full_use
-from health.account_slots import MAX_SLOTS, AccountSlots, Answer, Book
 from health.countries import THIS_MACHINE
 from health.model import Node, NodeKind, NodeStatus
+from health.registry.account_slots import MAX_SLOTS, AccountSlots, Answer, Book
 
 log = structlog.get_logger()
 

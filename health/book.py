@@ -13,7 +13,7 @@ from health import score
 from health.evidence import Evidence
 from health.model import Node, NodeKind, NodeStatus, Protocol, Sample, Score
 from health.outliers import Member, Outliers
-from health.registry_reports import Told
+from health.registry.reports import Told
 
 SKEW_S = 86_400.0  # clocks that differ by a time zone are common, and an error of a day still tells samples apart
 ANSWERS_OF = 20.0  # dials

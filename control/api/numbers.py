@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from control.api.context import Context
 from control.certificates import valid_until
 from control.counts import PREFIX
-from health.account_slots import Book
 from health.registry import RegistryError, Snapshot
+from health.registry.account_slots import Book
 
 _LARGEST_FILE = 1024 * 1024
 

@@ -6,8 +6,8 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
     nodes               for ever    set of node ids
     sample:<id>         5 s         last sample
     score:<id>          10 min      last score; gateways keep what they saw
-    report:<worker>     5 s         what a gateway worker tells of its nodes, see health.registry_reports
-    reports             for ever    set of the workers that told something
+    report:<worker>     5 s         what a gateway worker tells of its nodes, see health.registry.reports
+    reports             5 s         set of the workers that told something
     pool:<cc>           for ever    a pool
     pools               for ever    set of countries
     user:<name>         for ever    a proxy user
@@ -23,7 +23,7 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
                                     other fields are what each worker told; plain numbers
     claim:<slot>        for ever    the id of the node that holds a place in a pool (`jp-0`); changed by compare-and-set
                                     only
-    slot:<account>:<n>  for ever    who holds a session of a provider's account, see health.account_slots
+    slot:<account>:<n>  for ever    who holds a session of a provider's account, see health.registry.account_slots
     gate:<account>      10 min      why no node of an account may start now
     penalties           1 h         servers that failed lately
     troubles            15 s        what is wrong now, by part or country, as the leader of control told last
@@ -34,7 +34,7 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
                         60 s        which of several collectors of a machine writes
     epoch               for ever    random, written by control once nodes, pools and users are complete; a Redis without
                                     it is empty, not a fleet without nodes
-    speed:<machine>     1 d         speed tests that wait or run, see health.registry_speed
+    speed:<machine>     1 d         speed tests that wait or run, see health.registry.speed
     speed-result:<id>   30 d        the result of one
     speed-results, speed-results:<node>
                         30 d        ids of results, by time
@@ -54,8 +54,8 @@ from typing import Self
 
 import redis.asyncio as aioredis
 
-from health.account_slots import AccountSlots
 from health.config import RedisSettings
+from health.registry.account_slots import AccountSlots
 from health.registry.base import RegistryError, StaleVersionError
 from health.registry.fleet import Fleet
 from health.registry.keys import PREFIX, SAMPLE_TTL_S
@@ -63,11 +63,11 @@ from health.registry.leading import Leading
 from health.registry.measures import Measures
 from health.registry.opening import client
 from health.registry.people import People
+from health.registry.removal import Removal
+from health.registry.reports import Reports
+from health.registry.speed import SpeedTests
 from health.registry.telling import Scored
 from health.registry.watching import Snapshot, Watching
-from health.registry_removal import Removal
-from health.registry_reports import Reports
-from health.registry_speed import SpeedTests
 
 __all__ = [
     "PREFIX",

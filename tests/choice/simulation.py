@@ -20,7 +20,7 @@ from gateway.want import Want
 from health.book import Book
 from health.model import Node, NodeStatus, Pool, Sample, Score, Strategy, Tunnel
 from health.reasons import Reason
-from health.registry_reports import Told
+from health.registry.reports import Told
 
 WALL = 1_800_000_000.0
 PROBE_S = 2.0

@@ -13,10 +13,10 @@ from control.accounts import closed, differences, failed_there, holding, span
 from control.exits import REMOVED
 from control.model import Container
 from control.providers import Choice, Closed, NoSlotError, ProviderError, nobody
-from health.account_slots import Book, Held
 from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus, Pool
 from health.registry import Registry
+from health.registry.account_slots import Book, Held
 
 REFUSED = '{"event": "ended", "code": 69, "reason": "the VPN server refused the credentials: AUTH_FAILED"}\n'
 

@@ -8,7 +8,7 @@ import pytest
 from health.book import Book
 from health.model import Node, Sample, Tunnel
 from health.outliers import FAILURES, LATENCY
-from health.registry_reports import Told
+from health.registry.reports import Told
 from health.report import Counts, Report
 
 MakeNode = Callable[..., Node]

@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY
 
 from health.book import Book
 from health.model import Node, Score
-from health.registry_reports import Told as Reading
+from health.registry.reports import Told as Reading
 from health.scorer_metrics import Told
 
 MakeNode = Callable[..., Node]

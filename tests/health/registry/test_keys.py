@@ -3,6 +3,8 @@
 from typing import Any
 
 from health.registry import PREFIX, Registry
+from health.report import Report
+from health.speed import Result
 from tests.health.registry.found_keys import named, wrong_keys
 from tests.health.registry.test_outage import WRITES
 
@@ -17,6 +19,11 @@ async def test_a_used_redis_holds_what_is_named_and_no_longer_than_said(registry
     await registry.accounts.take("main", 2, "jp3f9a1c", "jp1.test")
     await registry.accounts.rest("other", "AUTH_FAILED", 600)
     await registry.accounts.penalise("jp1.test")
+    await registry.reports.put(Report(worker="0123456789abcdef", gateway="g1", nodes={}))
+    test = await registry.speed.ask("m1", "jp3f9a1c", "jp")
+    assert await registry.speed.take("m1", "c1", 30)
+    assert await registry.speed.end("m1", Result(id=test.id, node=test.node, country="jp", download_mbps=90.0), "c1")
+    await registry.speed.ask("m1", "jp3f9a1c", "jp")
     kinds = {key.removeprefix(PREFIX).split(":")[0] for key in raw.keys("*")}
     assert kinds <= {name.split(":")[0] for name in named()}
     assert len(kinds) >= 20, "the scenario leaves kinds of keys out"

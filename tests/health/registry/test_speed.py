@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from health import registry_speed
 from health.config import RedisSettings
 from health.reasons import Reason
 from health.registry import Registry, RegistryError
-from health.registry_speed import KEPT_S, MOST, MOST_OF_ONE
+from health.registry import speed as registry_speed
+from health.registry.speed import KEPT_S, MOST, MOST_OF_ONE
 from health.speed import Result, State, Test
 
 JP, US = "jp000001", "us000001"

@@ -3,7 +3,7 @@
 A part of `health.registry`, which hands in its connection. Keys, below the registry's prefix:
 
     report:<worker>  what a gateway worker tells of its nodes (health.report); expires after 5 s
-    reports          set of the workers that told something; those whose report has expired are taken out by who reads
+    reports          set of the workers that told something; who reads takes out those whose report has expired
 """
 
 from collections.abc import Callable, Iterable
@@ -45,6 +45,7 @@ class Reports:
         async with self._call(), self._redis.pipeline(transaction=False) as pipe:
             pipe.set(self._key("report", report.worker), report.dump(), ex=REPORT_TTL_S)
             pipe.sadd(self._prefix + "reports", report.worker)
+            pipe.expire(self._prefix + "reports", REPORT_TTL_S)
             await pipe.execute()
 
     async def delete(self, worker: str) -> None:
@@ -60,8 +61,8 @@ class Reports:
         async with self._call():
             async with self._redis.pipeline(transaction=False) as pipe:
                 # In this order: a sample that is missing was not written although its collector lived.
-                pipe.mget([self._key("lease:collector", place) for place in places] or [self._prefix])
-                pipe.mget([self._key("sample", node) for node in nodes] or [self._prefix])
+                pipe.mget([self._key("lease:collector", place) for place in places or [""]])
+                pipe.mget([self._key("sample", node) for node in nodes or [""]])
                 pipe.smembers(self._prefix + "reports")
                 alive, samples, workers = await pipe.execute()
             known = sorted(cast(set[str], workers))[:MOST_REPORTS]

@@ -5,7 +5,7 @@ from typing import Any
 
 from health.model import Sample
 from health.registry import PREFIX, Registry
-from health.registry_reports import LONGEST_REPORT, MOST_REPORTS, REPORT_TTL_S
+from health.registry.reports import LONGEST_REPORT, MOST_REPORTS, REPORT_TTL_S
 from health.report import Counts, Report
 
 ONE, TWO = "0" * 16, "1" * 16

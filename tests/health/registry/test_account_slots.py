@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from health.account_slots import FORGIVEN, WORST, Answer, faded
 from health.config import RedisSettings
 from health.model import Node, NodeStatus
 from health.registry import Registry, RegistryError
+from health.registry.account_slots import FORGIVEN, WORST, Answer, faded
 
 
 def name(number: int) -> str:
