@@ -1,7 +1,9 @@
 """Turns a want and a target into a connected socket: choose a node, look the name up there, check the very address
 that is dialled, connect; and another node if the first one failed by its own fault.
 
-One deadline covers all tries. What the target refuses is not tried again. A dial needs no task while the node, its
+One deadline covers all tries. What the target refuses is not tried again. A dial without an answer for half a second is
+tried by another node as well, and the first of the two to be connected serves: a tunnel can be dead for seconds before
+that is known. A dial needs no task while the node, its
 sockets and the name are at hand, which is nearly always: it runs on the poller's events.
 """
 
@@ -31,6 +33,7 @@ from health.model import Node
 from health.reasons import Reason
 
 ADDRESSES_TRIED = 4
+PATIENCE_S = 0.5
 VERDICTS_KEPT = 16_384
 
 # connect(2) and RFC 1928 section 6: what an error of the dial itself means. Anything else is the node's.
@@ -53,7 +56,9 @@ class Dialler:
         self.poller = poller
         self.metrics = metrics
         self.timeout = timeout
-        self.deadlines = Deadlines(poller.loop, timeout)
+        patient = timeout > PATIENCE_S
+        self.deadlines = Deadlines(poller.loop, timeout - PATIENCE_S if patient else timeout)
+        self.patience = Deadlines(poller.loop, PATIENCE_S) if patient else self.deadlines
         self.tasks: set[asyncio.Task[None]] = set()
         self._allow = tuple(allow)
         self.verdict = lru_cache(VERDICTS_KEPT)(self._judge)
@@ -83,12 +88,14 @@ class Dial:
     __slots__ = (
         "_addresses",
         "_at",
+        "_clock",
         "_done",
         "_doubted",
         "_failure",
         "_last",
         "_moved",
         "_retrying",
+        "_second",
         "_since",
         "_sock",
         "_task",
@@ -133,6 +140,8 @@ class Dial:
         self._at = 0
         self._failure: WireError | None = None
         self._task: asyncio.Task[None] | None = None
+        self._clock = dialler.patience
+        self._second: Dial | None = None
         self.dialled: Dialled | None = None
         self.error: WireError | None = None
 
@@ -155,7 +164,7 @@ class Dial:
             if refused is not None:
                 self.end(refused)
                 return
-        dialler.deadlines.add(self)
+        self._clock.add(self)
         fleet = dialler.fleet
         if self.want.session is not None and not fleet.knows_session(self.want, self.user):
             self._wait(tasks.recall(self))
@@ -163,12 +172,19 @@ class Dial:
             self.choose()
 
     def expired(self) -> None:
-        """The deadline of all tries has come."""
+        """No answer for half a second; or the deadline of all tries has come."""
+        if self._clock is not self.dialler.deadlines:
+            self._clock = self.dialler.deadlines
+            self._clock.add(self)
+            self._by_another()
+            return
         within, node = f"within {self.dialler.timeout:g} s", self.node
         if self._sock is None and node is not None and self.link is not None and not self.link.by_name:
-            # It was the node's turn: for a socket, or to look the name up.
+            if not self._addresses:  # by the exit's fault or the name's
+                self.end(WireError(Reason.NAME_LOOKUP, f"the exit had no answer for the name {within}"))
+                return
             self.dialler.fleet.failed(node.id)
-            self.end(WireError(Reason.NODE_DIAL, f"the exit gave no answer {within}"))
+            self.end(WireError(Reason.NODE_DIAL, f"the exit gave no socket {within}"))
             return
         self.end(WireError(Reason.TARGET_TIMEOUT, f"no connection to the target {within}"))
 
@@ -208,7 +224,7 @@ class Dial:
             self.end(self._none_left(error))
             return
         self._moved = self._moved or moved
-        self._at, self._failure = 0, None
+        self._addresses, self._at, self._failure = (), 0, None
         if self.tried:
             self.count_from_now()
         link, target = self.link, self.target
@@ -288,6 +304,45 @@ class Dial:
         self._failure = WireError(reason, f"dialled from {self.link.node_id}")
         self.connect()
 
+    def _by_another(self) -> None:
+        """Begin a second dial by another node, where that may be: nobody asked for this one, and few do the same."""
+        fleet, node, link, want = self.dialler.fleet, self.node, self.link, self.want
+        if node is None or link is None or link.by_name or want.node is not None or want.session is not None:
+            return
+        tried = (*self.tried, node.id)
+        if not fleet.others(want, self.allowed, tried) or not fleet.may_retry(fleet.in_flight):
+            return
+        second = self._second = Dial(self.dialler, want, self.user, self.target, self.allowed, self._second_done)
+        second.tried, second._clock = tried, self.dialler.deadlines
+        second.begin()
+
+    def _second_done(self, second: "Dial") -> None:
+        """The second dial is connected, or has failed: then the first goes on, unless it has failed before."""
+        self._second = None
+        self.dialler.fleet.retried()
+        dialled, node = second.dialled, self.node
+        if dialled is None:
+            if node is None:
+                self.end(second.error or WireError(Reason.INTERNAL, ""))
+            return
+        self._clock.discard(self)
+        self._drop()
+        self._give_back()
+        if node is not None:  # no verdict on it: a site may let nothing in from this exit and never say so
+            self.dialler.metrics.dial_failed(node.country, node.id, Reason.TARGET_TIMEOUT)
+        self.node, self.link, self.dialled = second.node, second.link, dialled
+        done, self._done = self._done, None
+        if done is not None:
+            done(self)
+        else:
+            dialled.release()
+
+    def _no_second(self) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            self.dialler.fleet.retried()
+            second.cancel()
+
     def node_failed(self, why: str, *, doubtful: bool = False) -> None:
         """Another node, unless too many dials are being tried again. `doubtful`: it may have been the target."""
         node, link = self.node, self.link
@@ -300,6 +355,8 @@ class Dial:
             self._doubted = (*self._doubted, node.id)
         else:
             fleet.failed(node.id)
+        if self._second is not None:  # another node is being tried already
+            return
         # A node that is hard-down is out of the choice: going on without it multiplies no load.
         if link.usable and not self._retrying:
             self._retrying = fleet.may_retry(fleet.in_flight)
@@ -333,7 +390,9 @@ class Dial:
         seconds = now - self.started
         dialled = self.dialled = Dialled(dialler.poller, node, link, sock, seconds, events, self._moved)
         link.tunnels.add(dialled)
-        dialler.deadlines.discard(self)
+        self._clock.discard(self)
+        if self._second is not None:
+            self._no_second()
         if self._doubted or self._retrying:
             self._give_back()
         self._reached(node, now)
@@ -346,7 +405,8 @@ class Dial:
 
     def end(self, error: WireError) -> None:
         """It failed for good."""
-        self.dialler.deadlines.discard(self)
+        self._clock.discard(self)
+        self._no_second()
         self.error = error
         self._drop()
         self._give_back()

@@ -178,8 +178,14 @@ class Inside:
         links = self.fleet.links.values()
         assert [(len(link.dials), len(link.tunnels)) for link in links] == [(0, 0)] * len(links)
         worker = self.worker
-        kept = (worker.handshakes, worker.proxy_headers, worker.lingering, worker.dialler.deadlines)
-        assert [len(deadlines) for deadlines in kept] == [0] * 4
+        kept = (
+            worker.handshakes,
+            worker.proxy_headers,
+            worker.lingering,
+            worker.dialler.patience,
+            worker.dialler.deadlines,
+        )
+        assert [len(deadlines) for deadlines in kept] == [0] * 5
         assert worker.metrics.open == 0
         assert worker.empty.is_set()
 

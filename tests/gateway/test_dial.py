@@ -5,14 +5,15 @@ import errno
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address, ip_network
+from typing import ClassVar
 
 import pytest
 
 from deploy import ports
 from gateway import dial_tasks
-from gateway.dial import ADDRESSES_TRIED, TARGET_ERRORS, Dial, Dialler
+from gateway.dial import ADDRESSES_TRIED, PATIENCE_S, TARGET_ERRORS, Dial, Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
 from gateway.metrics import Metrics
@@ -89,13 +90,20 @@ class Failing(socket.SocketType):
         return self.code
 
 
+class Bystander:
+    """A tunnel that does nothing."""
+
+    def abort(self) -> None:
+        pass
+
+
 class OwnFleet(StubFleet):
     """Nodes of this machine, and upstream nodes; counts what it is told of them."""
 
     def __init__(self, *records: Node | Pool) -> None:
         self.told: list[tuple[str, str]] = []
         self.seconds: list[float] = []
-        self.budget = 1000
+        self.budget, self.given_back = 1000, 0
         super().__init__(*records)
         self.roster.worked = self._worked  # type: ignore[method-assign]
 
@@ -117,6 +125,13 @@ class OwnFleet(StubFleet):
     def may_retry(self, active: int) -> bool:
         self.budget -= 1
         return self.budget >= 0
+
+    def retried(self) -> None:
+        self.given_back += 1
+
+    def busy(self, node_id: str) -> None:
+        """Others are chosen before it."""
+        self.own(node_id).tunnels.update(Bystander() for _ in range(1000))
 
 
 @pytest.fixture
@@ -381,7 +396,7 @@ async def test_whoever_leaves_leaves_nothing(dialler: Make, hang: float) -> None
     waiting.dial.cancel()
     waiting.dial.cancel()
     await asyncio.sleep(0.01)
-    assert (waiting.told, link.in_flight, len(made.tasks), len(made.deadlines)) == ([], 0, 0, 0)
+    assert (waiting.told, link.in_flight, len(made.tasks), len(made.patience), len(made.deadlines)) == ([], 0, 0, 0, 0)
     assert descriptors() == before
 
 
@@ -420,3 +435,144 @@ async def test_a_refused_socket_is_closed(dialler: Make) -> None:
         assert (await refusal(dialler(fleet), at(ports.free()))).reason is Reason.REFUSED
     assert descriptors() == before
     assert fleet.own("jp000001").in_flight == 0
+
+
+# the second way
+
+
+class Vanishing(socket.SocketType):
+    """Its SYN gets lost: it goes to a listener whose queue is full."""
+
+    made: ClassVar[list["Vanishing"]] = []
+
+    def __init__(self, port: int) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.port = port
+        self.made.append(self)
+
+    def connect_ex(self, address: object) -> int:
+        return super().connect_ex(("127.0.0.1", self.port))
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """A port that connections hang at."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    port = listener.getsockname()[1]
+    filling = [unconnected() for _ in range(4)]
+    for sock in filling:
+        sock.connect_ex(("127.0.0.1", port))
+    yield port
+    for sock in [*filling, listener, *Vanishing.made]:
+        sock.close()
+    Vanishing.made.clear()
+
+
+def hanging(fleet: OwnFleet, port: int, *node_ids: str) -> None:
+    for node_id in node_ids:
+        fleet.own(node_id).stock = [Vanishing(port) for _ in range(3)]
+
+
+async def test_who_gets_no_answer_is_served_by_another_node(dialler: Make, deaf: int) -> None:
+    """A tunnel that died without a word: nobody waits for its end to be noticed."""
+    fleet = OwnFleet(node("jp000001"), node("jp000002"), node("us000001"))
+    fleet.busy("jp000002")
+    hanging(fleet, deaf, "jp000001")
+    async with serving(banner_and_echo) as port:
+        made, began = dialler(fleet), time.monotonic()
+        waiting = Waiting(made, at(port))
+        dialled = (await waiting.end()).result()
+        assert PATIENCE_S <= time.monotonic() - began < 2 * 1
+        assert (dialled.node.id, waiting.dial.node and waiting.dial.node.id) == ("jp000002", "jp000002")
+        assert await dialled.channel.read() == b"220 ready\r\n"
+        assert (fleet.own("jp000001").in_flight, len(made.patience), len(made.deadlines)) == (0, 0, 0)
+        assert ("failed", "jp000001") not in fleet.told  # it may have been the site
+        assert fleet.budget == 999
+        assert fleet.given_back == 1
+        dialled.release()
+
+
+async def test_the_first_one_may_still_be_the_first(dialler: Make, deaf: int) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.busy("jp000002")
+    hanging(fleet, deaf, "jp000002")
+    async with serving(banner_and_echo) as port:
+        fleet.own("jp000001").hang = PATIENCE_S + 0.2  # for a socket
+        before = descriptors()
+        dialled = (await Waiting(dialler(fleet), at(port)).end()).result()
+        assert dialled.node.id == "jp000001"
+        assert (fleet.own("jp000002").asked, len(fleet.own("jp000002").dials)) == (0, 0)
+        assert len(fleet.own("jp000002").stock) == 2  # it was tried
+        assert fleet.given_back == 1
+        dialled.release()
+        assert descriptors() <= before
+
+
+@pytest.mark.parametrize("want", [Want(country="jp", session="a"), Want(node="jp000001")])
+async def test_what_must_not_move_waits(dialler: Make, deaf: int, want: Want) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    hanging(fleet, deaf, "jp000001", "jp000002")
+    with pytest.raises(WireError) as caught:
+        await dial_tasks.dial(dialler(fleet, 1.0), want, "u", at(80))
+    assert caught.value.reason is Reason.TARGET_TIMEOUT
+    assert sum(3 - len(fleet.own(node_id).stock) for node_id in ("jp000001", "jp000002")) == 1
+    assert fleet.budget == 1000
+
+
+async def test_both_without_an_answer_end_at_the_deadline(dialler: Make, deaf: int) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    hanging(fleet, deaf, "jp000001", "jp000002")
+    made, began = dialler(fleet, 1.0), time.monotonic()
+    waiting = Waiting(made, at(80))
+    assert ((await waiting.end()).error or WireError(Reason.OK, "")).reason is Reason.TARGET_TIMEOUT
+    assert 0.9 < time.monotonic() - began < 2
+    assert (len(made.patience), len(made.deadlines), fleet.given_back) == (0, 0, 1)
+    assert [link.in_flight for link in fleet.links.values()] == [0, 0]
+    assert not [told for told in fleet.told if told[0] == "failed"]
+
+
+async def test_a_first_one_that_fails_leaves_it_to_the_second(dialler: Make, deaf: int) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.busy("jp000002")
+    fleet.own("jp000002").hang = 0.4
+    hanging(fleet, deaf, "jp000001")
+    async with serving(banner_and_echo) as port:
+        waiting = Waiting(dialler(fleet), at(port))
+        while not fleet.own("jp000002").asked:
+            await asyncio.sleep(0.01)
+        fleet.own("jp000001").abort_dials()
+        dialled = (await waiting.end()).result()
+        assert (dialled.node.id, fleet.own("jp000002").asked) == ("jp000002", 1)
+        dialled.release()
+
+
+async def test_a_second_one_that_fails_leaves_it_to_the_first(dialler: Make, deaf: int) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.busy("jp000002")
+    fleet.own("jp000002").trouble = LinkError("no socket")
+    async with serving(banner_and_echo) as port:
+        fleet.own("jp000001").hang = PATIENCE_S + 0.3
+        dialled = (await Waiting(dialler(fleet), at(port)).end()).result()
+        assert (dialled.node.id, fleet.own("jp000002").asked) == ("jp000001", 1)
+        dialled.release()
+
+
+async def test_few_are_tried_twice(dialler: Make, deaf: int) -> None:
+    fleet = OwnFleet(node("jp000001"), node("jp000002"))
+    fleet.budget = 0
+    hanging(fleet, deaf, "jp000001", "jp000002")
+    assert (await refusal(dialler(fleet, 1.0), at(80))).reason is Reason.TARGET_TIMEOUT
+    assert sum(len(fleet.own(node_id).stock) for node_id in ("jp000001", "jp000002")) == 5
+
+
+async def test_who_leaves_takes_both_along(dialler: Make, deaf: int) -> None:
+    fleet, before = OwnFleet(node("jp000001"), node("jp000002")), descriptors()
+    hanging(fleet, deaf, "jp000001", "jp000002")
+    made = dialler(fleet)
+    waiting = Waiting(made, at(80))
+    async with asyncio.timeout(3):
+        while sum(link.in_flight for link in map(fleet.own, ("jp000001", "jp000002"))) < 2:
+            await asyncio.sleep(0.01)
+    waiting.dial.cancel()
+    assert (waiting.told, [link.in_flight for link in fleet.links.values()], fleet.given_back) == ([], [0, 0], 1)
+    assert descriptors() == before + 4  # what is left of the stocks

@@ -32,7 +32,7 @@ async def test_a_task_that_is_cancelled_in_any_moment_leaves_nothing(dialler: Ma
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (link.in_flight, len(made.deadlines)) == (0, 0)
+        assert (link.in_flight, len(made.patience), len(made.deadlines)) == (0, 0, 0)
     for unused in link.stock:
         unused.close()
     assert descriptors() == before

@@ -141,14 +141,14 @@ def test_each_outcome_has_one_reply(one: Gateway) -> None:
         assert refusal(one, sent) == expected, asked
 
 
-async def test_an_exit_without_an_answer_is_at_fault(exits: Exits, registry: Registry, gateways: Gateways) -> None:
+async def test_a_name_without_an_answer(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     gateway, jp = gateways(dial_timeout=1), exits("jp000001")
     await ready(registry, gateway, jp)
     jp.tell("mute")  # no look-up is answered
     started = time.monotonic()
-    assert refusal(gateway, socks5(b"never.test", 80))[:4] == b"\x05\x00\x05\x01"
+    assert refusal(gateway, socks5(b"never.test", 80))[:4] == b"\x05\x00\x05\x04"
     assert 0.5 < time.monotonic() - started < 4
-    wait_for(lambda: '"fault":"node","reason":"node_dial"' in gateway.log.read_text(), 5, "the log line")
+    wait_for(lambda: '"reason":"name_lookup"' in gateway.log.read_text(), 5, "the log line")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,21 @@ async def test_a_black_hole(lab: Lab, registry: Registry, country: str) -> None:
     print(f"{country}: black hole in the sample after {sample:.2f} s, out of the choice after {out:.2f} s")
 
 
+async def test_nobody_waits_until_a_black_hole_is_noticed(lab: Lab, registry: Registry) -> None:
+    """One of two servers vanishes: new connections are served by the other at once."""
+    nodes = lab.nodes("jp")
+    assert len({server_of(lab, node) for node in nodes}) == 2
+    for node in nodes:
+        await settled(registry, node)
+    with dropping(lab, server_of(lab, nodes[0]), TAKES_NOTHING, DROPS["jp"]):
+        async with traffic(lab, "jp") as seen:
+            await asyncio.sleep(3)
+    assert seen.bad() == []
+    took = sorted(ended - started for started, ended, *_ in seen.answers)
+    assert took[-1] < 1 * 2, took
+    print(f"black hole: {len(took)} answers, the slowest after {took[-1]:.2f} s, median {took[len(took) // 2]:.3f} s")
+
+
 @pytest.mark.parametrize("country", ["jp", "us"])
 async def test_a_server_that_answers_while_nothing_leaves_it(lab: Lab, registry: Registry, country: str) -> None:
     node = lab.nodes(country)[0]
