@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_by_the_number_of_the_error(number: int, reason: Reason) -> None:
 async def test_a_socket_of_our_own_namespace_is_refused(agent: AgentClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """AgentClient sees to it; a test that went around it would leave from this machine."""
     _, (handed,) = await agent.sockets(1)
-    there = handover._netns_cookie(handed)
+    there = handed.getsockopt(socket.SOL_SOCKET, handover.SO_NETNS_COOKIE, 8)
     handed.close()
     monkeypatch.setattr(handover, "own_netns_cookie", lambda: there)
     with pytest.raises(AgentError, match="own network namespace"):
