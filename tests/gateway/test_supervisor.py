@@ -293,6 +293,7 @@ async def test_workers_stop_accepting_before_descriptors_run_out(
     gateway, jp = gateways(files=300), exits("jp000001")
     await up(registry, gateway, jp)
     most = (300 - 128 - 15 - 64) // 2
+    wait_for(lambda: said(gateway, "worker listening"), 5, "the line of the worker")
     assert said(gateway, "worker listening")[0]["most_connections"] == most
     kept = [tunnel(gateway) for _ in range(most)]
     waiting = gateway.connect()
