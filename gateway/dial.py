@@ -19,6 +19,7 @@ from typing import Any
 
 from gateway import dial_tasks as tasks
 from gateway import targets
+from gateway.balance import RetryBudget
 from gateway.config import Network
 from gateway.deadlines import Deadlines
 from gateway.dialled import Dialled
@@ -59,6 +60,8 @@ class Dialler:
         patient = timeout > PATIENCE_S
         self.deadlines = Deadlines(poller.loop, timeout - PATIENCE_S if patient else timeout)
         self.patience = Deadlines(poller.loop, PATIENCE_S) if patient else self.deadlines
+        # Their own budget: those that wait for a dead target for seconds must not use up that of retries.
+        self.seconds = RetryBudget()
         self.tasks: set[asyncio.Task[None]] = set()
         self._allow = tuple(allow)
         self.verdict = lru_cache(VERDICTS_KEPT)(self._judge)
@@ -310,7 +313,7 @@ class Dial:
         if node is None or link is None or link.by_name or want.node is not None or want.session is not None:
             return
         tried = (*self.tried, node.id)
-        if not fleet.others(want, self.allowed, tried) or not fleet.may_retry(fleet.in_flight):
+        if not fleet.others(want, self.allowed, tried) or not self.dialler.seconds.take(fleet.in_flight):
             return
         second = self._second = Dial(self.dialler, want, self.user, self.target, self.allowed, self._second_done)
         second.tried, second._clock = tried, self.dialler.deadlines
@@ -319,7 +322,7 @@ class Dial:
     def _second_done(self, second: "Dial") -> None:
         """The second dial is connected, or has failed: then the first goes on, unless it has failed before."""
         self._second = None
-        self.dialler.fleet.retried()
+        self.dialler.seconds.give_back()
         dialled, node = second.dialled, self.node
         if dialled is None:
             if node is None:
@@ -340,7 +343,7 @@ class Dial:
     def _no_second(self) -> None:
         second, self._second = self._second, None
         if second is not None:
-            self.dialler.fleet.retried()
+            self.dialler.seconds.give_back()
             second.cancel()
 
     def node_failed(self, why: str, *, doubtful: bool = False) -> None:
