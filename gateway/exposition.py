@@ -22,6 +22,7 @@ GAUGES = {
     "descriptors_open": "Descriptors the workers have open",
     "descriptors_limit": "Descriptors the workers may have open",
     "snapshot_age_seconds": "Since the fleet was last read, by the worker that is latest",
+    "usable_nodes": "Nodes that can be chosen, by the worker that has the fewest",
     "workers": "Worker processes",
 }
 

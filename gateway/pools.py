@@ -70,6 +70,11 @@ class Fleet:
         """Connections through all nodes, dials included."""
         return sum(link.in_flight for link in self.links.values())
 
+    @property
+    def usable(self) -> int:
+        """How many nodes can be chosen now."""
+        return sum(seat.ready for seat in self.roster.seats.values())
+
     def update(self, snapshot: Snapshot) -> None:
         """Take a full read. One without an epoch (an empty Redis) changes nothing.
 

@@ -96,6 +96,7 @@ class Service:
         self._gauges["open_connections"] = numbers.open
         self._gauges["udp_associations"] = numbers.udp_associations
         self._gauges["snapshot_age_seconds"] = fleet.age
+        self._gauges["usable_nodes"] = fleet.usable
         if asked:
             self._gauges["descriptors_open"] = _descriptors()
         return {

@@ -204,7 +204,11 @@ def _gauges(children: Sequence[Child]) -> dict[str, float]:
         return [child.gauges[name] for child in children if name in child.gauges]
 
     summed = {name: sum(of(name)) for child in children for name in child.gauges}
-    return summed | {"snapshot_age_seconds": max(of("snapshot_age_seconds"), default=0.0), "workers": len(children)}
+    return summed | {
+        "snapshot_age_seconds": max(of("snapshot_age_seconds"), default=0.0),
+        "usable_nodes": min((child.gauges.get("usable_nodes", 0.0) for child in children), default=0.0),
+        "workers": len(children),
+    }
 
 
 def _close(sockets: Mapping[str, socket.socket], but: Mapping[str, socket.socket] | None = None) -> None:

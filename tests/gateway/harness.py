@@ -159,6 +159,11 @@ class Gateway:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
             return str(answer.read().decode())
 
+    def usable(self) -> int:
+        """How many nodes the worker that knows of the fewest can choose."""
+        name = "vpnexit_gateway_usable_nodes "
+        return int(float(next(line.split()[1] for line in self.metrics().splitlines() if line.startswith(name))))
+
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker}/fd"))
 

@@ -37,7 +37,12 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     counted.datagram_dropped("up", Reason.TARGET_FORBIDDEN)
     counted.log_lines_dropped = 7
     found = samples(
-        exposition(counted.counters(), {"open_connections": 1, "snapshot_age_seconds": 0.5}, 2, {"jp000001": 3})
+        exposition(
+            counted.counters(),
+            {"open_connections": 1, "snapshot_age_seconds": 0.5, "usable_nodes": 4},
+            2,
+            {"jp000001": 3},
+        )
     )
     node = {"country": "jp", "node": "jp000001"}
     assert of(found, "connections_total", **node, reason="ok") == 1
@@ -55,6 +60,7 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     assert of(found, "open_connections") == 1
     assert of(found, "node_connections", node="jp000001") == 3
     assert of(found, "snapshot_age_seconds") == 0.5
+    assert of(found, "usable_nodes") == 4
     assert of(found, "dial_seconds_bucket", country="jp", le=str(BUCKETS[0])) == 0
     assert of(found, "dial_seconds_bucket", country="jp", le=str(BUCKETS[1])) == 1
     assert of(found, "dial_seconds_bucket", country="jp", le="10.0") == 1

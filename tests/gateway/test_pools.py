@@ -63,8 +63,10 @@ def test_hard_down_and_unproved_tunnels_are_never_used() -> None:
     fleet.link("jp000001").up = True
     fleet.link("jp000001").number = 2
     assert not fleet.choosable(fleet.snapshot.nodes["jp000001"])
+    assert fleet.usable == 0
     fleet.take(node("jp000001", generation=2))
     assert fleet.choosable(fleet.snapshot.nodes["jp000001"])
+    assert fleet.usable == 1
 
 
 def test_another_country_only_as_a_listed_fallback() -> None:

@@ -108,7 +108,8 @@ class Load:
 
 async def up(registry: Registry, gateway: Gateway, exit_: Exit) -> None:
     await serve(registry, exit_)
-    await asyncio.to_thread(wait_for, lambda: echo(gateway).endswith(b"abcbye"), what="serving")
+    await asyncio.to_thread(wait_for, gateway.usable, what="every worker knows the exit")
+    assert (await asyncio.to_thread(echo, gateway)).endswith(b"abcbye")
 
 
 async def until(condition: Callable[[], object], seconds: float = 60, what: str = "condition") -> None:

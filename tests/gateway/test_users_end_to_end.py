@@ -21,7 +21,7 @@ from gateway.wire.sniff import PROXY_V2_SIGNATURE
 from health.limits import month_of
 from health.model import User
 from health.registry import Registry
-from tests.gateway.harness import Exit, Gateway, serve
+from tests.gateway.harness import Exit, Gateway, serve, wait_for
 
 Exits = Callable[[str], Exit]
 Gateways = Callable[..., Gateway]
@@ -90,6 +90,8 @@ def world(exits: Exits, registry: Registry, gateways: Gateways) -> Make:
         given = {"require_auth": True, "workers": workers} | (settings or {})
         made = [gateways(**given) for _ in range(count)]
         await serve(registry, exits("jp000001"))
+        for gateway in made:
+            await asyncio.to_thread(wait_for, gateway.usable, what="every worker knows the exit")
         return made
 
     return make
