@@ -34,27 +34,36 @@ def running_lab() -> Iterator[Lab]:
         pytest.skip(f"the lab needs {missing}")
     lab = Lab()
     was_up = (Path.home() / ".local/state/vpnexit/lab/lab.json").exists()
-    lab.command("up", timeout=900)
-    lab.refresh()
-    yield lab
-    if not was_up:
-        lab.command("down")
+    try:
+        lab.command("up", timeout=900)
+        lab.refresh()
+        yield lab
+    finally:
+        if not was_up:
+            lab.command("down")
 
 
 @pytest.fixture
 def lab(running_lab: Lab) -> Lab:
-    """The lab with every pool serving; whatever the test broke is given time to heal first."""
-    for country, nodes in NODES.items():
-        running_lab.wish(country, nodes)
-    wait_for(running_lab.settled, 60, "the lab is settled")
-    running_lab.refresh()
+    """The lab with every pool serving; whatever the test before broke is given time to heal first."""
+    wait_for(lambda: _wished(running_lab), 60, "control takes the wishes")
+    wait_for(running_lab.settled, 120, "the lab is settled")
     return running_lab
+
+
+def _wished(lab: Lab) -> bool:
+    try:
+        for country, nodes in NODES.items():
+            lab.wish(country, nodes)
+    except OSError:  # control is just being started again
+        return False
+    return True
 
 
 @pytest.fixture
 async def registry(lab: Lab) -> AsyncIterator[Registry]:
     socket = Path(lab.status["state_dir"]) / "redis" / "redis.sock"
-    found = Registry.open(RedisSettings(url=f"unix://{socket}", timeout=1.0))
+    found = Registry.open(RedisSettings(url=f"unix://{socket}", timeout=5.0))
     yield found
     await found.close()
 
@@ -81,4 +90,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.lab)
-            item.add_marker(pytest.mark.timeout(300))
+            # Of the test alone: whichever comes first brings the lab up, which builds its images.
+            item.add_marker(pytest.mark.timeout(300, func_only=True))

@@ -56,6 +56,15 @@ class Lab:
         """The ports of the gateways themselves, behind HAProxy."""
         return list(json.loads((Path(self.status["state_dir"]) / "lab.json").read_text())["ports"]["gateways"])
 
+    def usable(self) -> list[int]:
+        """How many nodes each gateway can choose."""
+        name, told = "vpnexit_gateway_usable_nodes ", []
+        for address in self.status["metrics"]["gateway"]:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+            told.append(int(float(next(line for line in lines if line.startswith(name)).removeprefix(name))))
+        return told
+
     def leaks(self) -> dict[str, int]:
         return dict(json.loads(self.command("leaks")))
 
@@ -122,7 +131,7 @@ class Lab:
         )
 
     def settled(self) -> bool:
-        """Every pool serves what it wishes, by containers that live, and the proxy knows it; nothing is under way."""
+        """Every pool serves what it wishes, by containers that live, and every gateway knows; nothing is under way."""
         try:
             found = [node for node in self.api("GET", "/api/nodes") if node["status"] not in ("stopped", "error")]
             # A tunnel that is down may be about to get a successor.
@@ -130,12 +139,14 @@ class Lab:
                 return False
             nodes = {node["id"] for node in found}
             pools = self.api("GET", "/api/pools")
-        except OSError:  # control is just being started again
+            usable = self.usable()
+        except OSError:  # a part is just being started again
             return False
         alive = self.docker("ps", "--filter", "label=io.vpnexit.fleet", "--format", "{{.Names}}").split()
         return (
             sorted(alive) == sorted(f"vpnexit-{node}" for node in nodes)
             and all(pool["serving"] == pool["desired"] for pool in pools)
+            and set(usable) == {len(nodes)}
             and all(self.whoami(country) in row["egress"] for country, row in self.status["countries"].items())
         )
 

@@ -16,7 +16,7 @@ from tests.lab.harness import Lab, traffic, wait_for
 
 ACCOUNT = "lab"
 REST_S = 600
-WATCHED_S = 20
+WATCHED_S = 10
 
 
 class Credentials:

@@ -40,7 +40,8 @@ async def test_vpn_servers_that_vanish(lab: Lab) -> None:
         outs = await each(out, 5 * 2, "is out of the choice")
         await each(back, 30 * 2, "is served by another server")
         replaced = time.monotonic() - stopped
-        serving = [server_of(lab, lab.node_of(country)) for country in OPENVPN]
+        wait_for(lambda: all(len(lab.nodes(country)) == 1 for country in OPENVPN), 60, "one each, as wished")
+        serving = [server_of(lab, lab.nodes(country)[0]) for country in OPENVPN]
     finally:
         for server in servers:
             lab.command("start", server)
@@ -79,20 +80,22 @@ async def test_a_wireguard_server_that_stops(lab: Lab) -> None:
 @pytest.mark.parametrize("parts", [("redis",), ("collector", "scorer", "control")], ids="+".join)
 async def test_traffic_goes_on_without(lab: Lab, parts: tuple[str, ...]) -> None:
     nodes = {country: lab.nodes(country) for country in lab.status["countries"]}
+
+    def scored() -> bool:
+        return all(node["score"] for node in lab.api("GET", "/api/nodes") if node["status"] == "running")
+
     async with traffic(lab, "jp", 2) as jp, traffic(lab, "us", 1) as us, traffic(lab, "gb", 1) as gb:
         for part in parts:
             await asyncio.to_thread(lab.command, "stop", part)
-        await asyncio.sleep(30)
+        await asyncio.sleep(15)  # longer than samples and the lead last
         for part in reversed(parts):
             await asyncio.to_thread(lab.command, "start", part)
-        await asyncio.to_thread(wait_for, lab.settled, 30, "converged")
-        await asyncio.sleep(2)
+        await asyncio.to_thread(wait_for, lab.settled, 60, "converged")
+        await asyncio.to_thread(wait_for, scored, 20, "all have a score again")
     for seen in (jp, us, gb):
-        assert len(seen.answers) > 100
+        assert len(seen.answers) > 50
         assert not seen.bad()
     # Nothing was started, stopped or doubled meanwhile.
     assert {country: lab.nodes(country) for country in nodes} == nodes
     containers = lab.docker("ps", "--filter", "label=io.vpnexit.fleet", "--format", "{{.Names}}").split()
     assert sorted(containers) == sorted(f"vpnexit-{node}" for ids in nodes.values() for node in ids)
-    scores = [node["score"] for node in lab.api("GET", "/api/nodes") if node["status"] == "running"]
-    assert all(score and score > 0 for score in scores)

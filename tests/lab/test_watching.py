@@ -47,8 +47,12 @@ def test_everything_is_scraped(calm: Watched) -> None:
     until(all_up, 60, "all targets are up")
     jobs = [target["labels"]["job"] for target in calm.prometheus.targets()]
     assert sorted(jobs) == sorted(["gateway", "gateway", "control", "scorer", "collector", "haproxy", "prometheus"])
-    serving = {one["metric"]["country"]: one["value"][1] for one in calm.prometheus.query("country:nodes_serving:max")}
-    assert serving == {"jp": "2", "us": "1", "gb": "1"}
+
+    def serving() -> dict[str, str]:
+        found = calm.prometheus.query("country:nodes_serving:max")
+        return {one["metric"]["country"]: one["value"][1] for one in found}
+
+    until(lambda: serving() == {"jp": "2", "us": "1", "gb": "1"}, 60, "what serves is told")
 
 
 def test_no_series_grows_with_users_or_targets(calm: Watched) -> None:
@@ -67,7 +71,7 @@ def test_every_query_of_every_dashboard_has_data(calm: Watched) -> None:
         "gateway": lab.status["metrics"]["gateway"][0],
     }
     for name, (metric, label) in variables().items():
-        assert chosen[name] in prometheus.values(metric, label), name
+        until(lambda at=(name, metric, label): chosen[at[0]] in prometheus.values(*at[1:]), 60, name)
     wrong = lab.proxy("jp").replace(lab.status["proxy"]["password"], "wrong")
     proxies = [lab.proxy("jp"), lab.proxy("jp", extra=f"-node-{chosen['node']}")]
     missing: list[str] = []
