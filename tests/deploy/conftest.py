@@ -74,10 +74,10 @@ class Up:
     def output(self) -> str:
         return "".join(self.lines)
 
-    def wait_ready(self, within: float = 20.0) -> None:
+    def wait_ready(self, within: float = 60.0) -> None:
         self.wait_for(lambda: "vpnexit is up" in self.output, within)
 
-    def wait_for(self, condition, within: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+    def wait_for(self, condition, within: float = 30.0) -> None:  # type: ignore[no-untyped-def]
         deadline = time.monotonic() + within
         while not condition():
             assert time.monotonic() < deadline, f"not within {within} s: {self.output}"
@@ -85,7 +85,7 @@ class Up:
             assert self.process.poll() is None, self.output
             time.sleep(0.02)
 
-    def end(self, number: int = signal.SIGTERM, within: float = 15.0) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = 30.0) -> int:
         """Signal it, wait for its end and that of everything it started; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
@@ -93,7 +93,7 @@ class Up:
             code = self.process.wait(within)
         except subprocess.TimeoutExpired:
             pytest.fail(f"did not end within {within} s: {self.family()}\n{self.output}")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15
         while self.family():
             assert time.monotonic() < deadline, f"left behind: {self.family()}"
             time.sleep(0.02)
@@ -135,7 +135,7 @@ class Up:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 

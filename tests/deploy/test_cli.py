@@ -20,7 +20,7 @@ def vpnexit(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "COLUMNS": "200", **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -176,7 +176,7 @@ def test_processes_end_on_sigterm(command: str, redis_url: str, tmp_path: Path) 
             first = process.stderr.readline()
             assert '"level": "info"' in first, first
             process.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

@@ -27,8 +27,8 @@ def test_reachable(address: str, expected: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_taken_names_the_holder(host: str) -> None:
     me = f"{Path('/proc/self/comm').read_text().strip()} (process {os.getpid()})"
-    with socket.create_server((host, 0)) as server:
-        port = server.getsockname()[1]
+    port = ports.free()  # one that no outgoing connection gets
+    with socket.create_server((host, port)):
         assert ports.fault(f"127.0.0.1:{port}") == f"the port is taken by {me}"
         assert ports.fault(f"localhost:{port}") == f"the port is taken by {me}"
     assert ports.fault(f"127.0.0.1:{port}") == ""
@@ -36,8 +36,8 @@ def test_taken_names_the_holder(host: str) -> None:
 
 def test_the_program_that_listens() -> None:
     mine = tuple(Path("/proc/self/cmdline").read_text().rstrip("\0").split("\0"))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = ports.free()
+    with socket.create_server(("127.0.0.1", port)):
         found = ports.holding_program("127.0.0.1", port)
         assert found is not None
         assert (found.command, found.directory) == (mine, Path.cwd())
@@ -46,8 +46,8 @@ def test_the_program_that_listens() -> None:
 
 
 def test_another_address_is_another_listener() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = ports.free()
+    with socket.create_server(("127.0.0.1", port)):
         assert ports.fault(f"127.0.0.2:{port}") == ""
         assert ports.holder("127.0.0.2", port) == ""
 

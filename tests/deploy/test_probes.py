@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import ports
 from deploy.probes import Probe, http_ok, tcp_open, unix_open
 
 
@@ -22,8 +23,8 @@ async def _refused(probe: Probe) -> bool:
     return True
 
 
-async def test_tcp_and_http(unused_tcp_port: int) -> None:
-    port = unused_tcp_port
+async def test_tcp_and_http() -> None:
+    port = ports.free()
     assert await _refused(tcp_open("127.0.0.1", port))
     assert await _refused(http_ok("127.0.0.1", port, "/ready"))
     async with await asyncio.start_server(_answer, "127.0.0.1", port):

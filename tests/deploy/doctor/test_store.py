@@ -13,7 +13,7 @@ from tests.health.registry.servers import MASTER, watched
 
 
 def examined(url: str, private: bool = False, **settings: Any) -> dict[str, Finding]:
-    seen = store.look(RedisSettings(url=url, timeout=1.0, **settings), private)
+    seen = store.look(RedisSettings(url=url, timeout=5.0, **settings), private)
     return {finding.check: finding for finding in store.judge(seen)}
 
 
@@ -80,7 +80,7 @@ def test_one_with_another_password(redis_server: Any) -> None:
 
 def test_one_by_sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     with watched(request.getfixturevalue("_redis_binary"), tmp_path) as trio:
-        where = {"sentinels": trio.addresses, "master": MASTER, "timeout": 1.0}
+        where = {"sentinels": trio.addresses, "master": MASTER, "timeout": 5.0}
         found = store.look(RedisSettings(**where))
         assert (found.fault, found.info["role"]) == ("", "master")
         assert found.place == f"{MASTER} by the sentinels {', '.join(trio.addresses)}"

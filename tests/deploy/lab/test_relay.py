@@ -60,7 +60,7 @@ async def test_what_is_sent_comes_late_and_in_order(echo, before) -> None:  # ty
     for number in range(20):
         client.send(b"%d" % number)
     answers = [await said(client) for _ in range(20)]
-    assert 0.3 <= time.monotonic() - began < 1
+    assert 0.3 <= time.monotonic() - began < 20 * 0.3 / 2, "side by side"
     assert [int(answer.split()[0]) for answer in answers] == list(range(20))
     assert len({answer.split()[-1] for answer in answers}) == 1, "one client is one client to the server"
 
@@ -81,10 +81,10 @@ async def test_clients_are_told_apart(echo, before) -> None:  # type: ignore[no-
 async def test_the_lost_are_lost(echo, before) -> None:  # type: ignore[no-untyped-def]
     turn = itertools.cycle((True, False, False))  # of each three questions: lost, passed on, its answer passed back
     client = await before(Relay(echo, delay=0.01, lost=lambda: next(turn)))
-    for number in range(6):
+    for number in (0, 2, 4):
         client.send(b"%d" % number)
-        await asyncio.sleep(0.05)
-    assert [int((await said(client)).split()[0]) for _ in range(3)] == [1, 3, 5]
+        client.send(b"%d" % (number + 1))
+        assert int((await said(client)).split()[0]) == number + 1
     with pytest.raises(TimeoutError):
         await said(client, 0.2)
 

@@ -27,13 +27,13 @@ async def running(place: Place, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     programs = [Program("one", ["sleep", "60"]), Program("two", ["sleep", "60"])]
     monkeypatch.setattr(product, "programs", lambda *_: programs)
     task = asyncio.create_task(supervisor.run(place))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await asyncio.to_thread(supervisor._ready, place):
             assert not task.done(), task
             await asyncio.sleep(0.02)
     yield place
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await task
     assert not place.supervisor_socket.exists()
 

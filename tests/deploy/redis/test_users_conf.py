@@ -74,7 +74,7 @@ def test_as_shipped_redis_does_not_start(request: pytest.FixtureRequest, tmp_pat
     binary = request.getfixturevalue("_redis_binary")
     file = tmp_path / "redis.conf"
     file.write_text(f"port 0\n{SHIPPED}")
-    done = subprocess.run([binary, file], capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run([binary, file], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "password hash must be exactly 64 characters" in done.stdout + done.stderr
 
@@ -191,6 +191,7 @@ def program(part: str, env: dict[str, str], directory: Path) -> Iterator[None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)
         process.kill()
+        process.wait()
 
 
 def login(directory: Path, role: str) -> dict[str, str]:
