@@ -316,7 +316,7 @@ class Control:
     def _connect(self, path: str, *, on_state: Any, on_close: Any) -> Any:
         return FakeAgent(self.world, Path(path).parent.parent.name, on_state, on_close)
 
-    async def settle(self, condition: Callable[[], Awaitable[Any]], within: float = 5.0) -> Any:
+    async def settle(self, condition: Callable[[], Awaitable[Any]], within: float = 20.0) -> Any:
         """Run rounds until `condition` gives something true; returns that."""
         deadline = time.monotonic() + within
         while True:
@@ -328,7 +328,7 @@ class Control:
             assert time.monotonic() < deadline, f"not reached; nodes: {await self.registry.nodes()}"
             await asyncio.sleep(0.01)
 
-    async def serving(self, country: str = "jp", count: int = 1, within: float = 5.0) -> list[Node]:
+    async def serving(self, country: str = "jp", count: int = 1, within: float = 20.0) -> list[Node]:
         """Settle until exactly `count` nodes of `country` serve."""
 
         async def reached() -> list[Node] | None:
@@ -369,7 +369,7 @@ def world() -> World:
 
 @pytest.fixture
 async def registry(redis_url: str) -> AsyncIterator[Registry]:
-    found = Registry.open(RedisSettings(url=redis_url, timeout=1.0))
+    found = Registry.open(RedisSettings(url=redis_url, timeout=5.0))
     yield found
     await found.close()
 
@@ -412,6 +412,6 @@ def fleet(new_control: Callable[..., Control]) -> Control:
 @pytest.fixture
 async def told(registry: Registry) -> AsyncIterator[Told]:
     found = Told(registry)
-    await found.ready()
+    await found.caught_up()
     yield found
     await found.close()

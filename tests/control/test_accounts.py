@@ -1,7 +1,6 @@
 """Sessions of accounts: never more than there are, freed when nobody has them, and a rest after a refusal."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from health.config import RedisSettings
 from health.model import Node, NodeKind, NodeStatus, Pool
 from health.registry import Registry
 from health.registry.account_slots import Book, Held
+from tests.control.told import Told
 
 REFUSED = '{"event": "ended", "code": 69, "reason": "the VPN server refused the credentials: AUTH_FAILED"}\n'
 
@@ -115,7 +115,7 @@ def test_spans_are_told_in_words(seconds: float, text: str) -> None:
 async def test_two_instances_that_both_believe_to_lead_never_exceed_the_account(
     fleet: Any, new_control: Callable[..., Any], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Registry.open(RedisSettings(url=redis_url, timeout=1.0))
+    own = Registry.open(RedisSettings(url=redis_url, timeout=5.0))
     second = new_control(own)
     fleet.world.provider.slots = 4
     created: list[int] = []
@@ -181,12 +181,10 @@ async def test_a_session_comes_back_when_its_container_is_gone(fleet: Any) -> No
 
 
 async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
-    fleet: Any, new_control: Callable[..., Any]
+    fleet: Any, new_control: Callable[..., Any], told: Told
 ) -> None:
     await fleet.pool(2)
     victim, other = await fleet.serving(count=2)
-    told = asyncio.ensure_future(_event(fleet.registry, "account"))
-    await asyncio.sleep(0.05)
     fleet.world.engine.output = REFUSED
     fleet.world.engine.kill(victim.id, 69)
     made = fleet.world.engine.calls.count("create")
@@ -195,7 +193,7 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
     assert dead.reason == (
         "the VPN server refused the credentials: AUTH_FAILED; account acct starts no node for 10 min"
     )
-    assert (await asyncio.wait_for(told, 5))["reason"] == dead.reason
+    assert await told.reason("account") == dead.reason
     assert await fleet.registry.accounts.penalties() == {}
     assert fleet.world.provider.doubted == ["acct"]
     assert await holders(fleet) == [other.id]
@@ -209,14 +207,6 @@ async def test_refused_credentials_let_the_account_rest_and_touch_nobody_else(
     second = new_control()
     await rounds(second, count=5)
     assert second.world.engine.calls.count("create") == made
-
-
-async def _event(registry: Registry, kind: str) -> dict[str, Any]:
-    async with contextlib.aclosing(registry.events()) as events:
-        async for event in events:
-            if event["kind"] == kind:
-                return event
-    raise AssertionError("the events ended")
 
 
 async def test_a_node_that_was_requested_before_the_rest_is_not_started(fleet: Any) -> None:
@@ -238,7 +228,7 @@ async def test_a_node_that_was_requested_before_the_rest_is_not_started(fleet: A
 async def test_a_redis_restarted_empty_is_refilled_from_the_nodes(
     new_control: Callable[..., Any], redis_server: Any
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=1.0))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     await control.pool(3)
     before = await control.serving(count=3)

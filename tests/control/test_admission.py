@@ -216,9 +216,9 @@ async def test_redirects_are_not_followed(insights: Insights) -> None:
 async def test_it_ends_in_time(insights: Insights) -> None:
     insights.silent.clear()
     began = time.monotonic()
-    verdict = await verify(insights, Agent(), within=0.3)
-    assert time.monotonic() - began < 2
-    assert (verdict.outcome, verdict.generation, verdict.reason) == (Outcome.UNPROVED, 3, "not verified within 0.3 s")
+    verdict = await verify(insights, Agent(), within=1)
+    assert time.monotonic() - began < 1 * 4
+    assert (verdict.outcome, verdict.generation, verdict.reason) == (Outcome.UNPROVED, 3, "not verified within 1 s")
 
 
 def test_insights_of_the_true_form() -> None:

@@ -89,7 +89,7 @@ class Follower:
         self.changes += 1
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 15
         self.agents.follow([NODE])
         while not condition():
             assert time.monotonic() < deadline, self.agents.views

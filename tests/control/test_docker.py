@@ -100,7 +100,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 @pytest.fixture
 async def engine(daemon: Daemon, tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    found = DockerEngine("test", f"unix://{tmp_path}/docker.sock", timeout=1.0)
+    found = DockerEngine("test", f"unix://{tmp_path}/docker.sock", timeout=10.0)
     yield found
     await found.close()
 
@@ -173,7 +173,8 @@ async def test_no_daemon_is_told_in_one_line(tmp_path: Path) -> None:
         await engine.close()
 
 
-async def test_a_daemon_that_hangs_costs_a_time_out_and_not_the_loop(engine: DockerEngine, daemon: Daemon) -> None:
+async def test_a_daemon_that_hangs_costs_a_time_out_and_not_the_loop(daemon: Daemon, tmp_path: Path) -> None:
+    engine = DockerEngine("test", f"unix://{tmp_path}/docker.sock", timeout=1.0)
     await engine.containers()
     daemon.hang.clear()
     began, turns = time.monotonic(), 0
@@ -183,10 +184,11 @@ async def test_a_daemon_that_hangs_costs_a_time_out_and_not_the_loop(engine: Doc
         turns += 1
     with pytest.raises(EngineGoneError):
         await call
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     assert turns > 20
     daemon.hang.set()
     assert len(await engine.containers()) == 2
+    await engine.close()
 
 
 async def test_containers_that_end_slowly_hold_up_nobody_else(engine: DockerEngine, daemon: Daemon) -> None:
@@ -199,7 +201,7 @@ async def test_containers_that_end_slowly_hold_up_nobody_else(engine: DockerEngi
         assert len(await engine.containers()) == 2
         assert await engine.create("x", {"Image": "vpnexit-exit"}, "local") == "new"
         assert await anext(engine.events()) == ""
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # they last until this test lets them end
     finally:
         daemon.ended.set()
         await asyncio.gather(*stops)
@@ -210,12 +212,12 @@ async def test_events_say_that_they_listen_then_which_node_changed(engine: Docke
     try:
         assert await anext(events) == ""
         daemon.events.put_nowait({"Type": "container", "Action": "die", "Actor": {"Attributes": LABELS}})
-        assert await asyncio.wait_for(anext(events), 2) == "jp000001"
+        assert await asyncio.wait_for(anext(events), 10) == "jp000001"
         _, _, query = next(asked for asked in daemon.asked if asked[1] == "events")
         assert json.loads(query["filters"])["label"] == ["io.vpnexit.fleet=test"]
         daemon.events.put_nowait(None)
         with pytest.raises(EngineGoneError):
-            await asyncio.wait_for(anext(events), 2)
+            await asyncio.wait_for(anext(events), 10)
     finally:
         await events.aclose()  # type: ignore[attr-defined]
 
@@ -225,7 +227,7 @@ async def test_nobody_listening_ends_the_stream(engine: DockerEngine, daemon: Da
     assert await anext(events) == ""
     with contextlib.suppress(StopAsyncIteration):
         await events.aclose()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 15
     while any(thread.name == "docker-events" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -245,7 +247,7 @@ async def test_a_container_for_another_machine_is_refused(tmp_path: Path) -> Non
     await engine.close()
 
 
-async def _until(condition: Callable[[], bool], within: float = 5.0) -> None:
+async def _until(condition: Callable[[], bool], within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline

@@ -34,6 +34,7 @@ async def test_every_change_of_a_node_is_told_with_its_reason(fleet: Any, told: 
     await rounds(fleet, 3)
     await fleet.later(31)
     await rounds(fleet, 3)
+    await told.caught_up()
     changes = [(e["was"], e["status"], e["reason"]) for e in told.of("node") if e["subject"] == node.id]
     assert changes == [
         ("", "requested", ""),
@@ -50,6 +51,7 @@ async def test_a_missing_image_is_told_in_plain_words(fleet: Any, told: Told) ->
     fleet.world.engine.refusal = ImageMissingError("image exit-image is missing: build it first")
     await fleet.pool(1)
     await rounds(fleet, 3)
+    await told.caught_up()
     failed = [e["reason"] for e in told.of("node") if e["status"] == "failed"]
     assert failed
     assert set(failed) == {"image exit-image is missing: build it first"}
@@ -67,6 +69,7 @@ async def test_a_container_that_exits_at_once_is_told_and_tried_ever_more_rarely
     engine.start = ends
     await fleet.pool(1)
     await rounds(fleet, 120, 0.25)
+    await told.caught_up()
     failed = [e["reason"] for e in told.of("node") if e["status"] == "failed"]
     assert set(failed) == {"no route to the VPN server"}
     assert 4 <= len(failed) <= 10
@@ -85,6 +88,7 @@ async def test_a_tunnel_that_never_comes_up_is_told(fleet: Any, told: Told) -> N
     node = await fleet.settle(starting)
     await fleet.later(31)
     await rounds(fleet, 3)
+    await told.caught_up()
     reasons = [e["reason"] for e in told.of("node") if e["subject"] == node.id and e["status"] == "failed"]
     assert reasons == ["tunnel not up within 30 s"]
 
@@ -122,7 +126,7 @@ def _serving(told: Told) -> set[str]:
     return {event["subject"] for event in told.of("node") if event["status"] == "serving"}
 
 
-async def _until(condition: Callable[[], bool], within: float = 5.0) -> None:
+async def _until(condition: Callable[[], bool], within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline
@@ -132,7 +136,7 @@ async def _until(condition: Callable[[], bool], within: float = 5.0) -> None:
 async def test_a_docker_that_hangs_costs_its_time_and_neither_a_node_nor_the_lead(
     new_control: Callable[..., Any], tmp_path: Path, told: Told
 ) -> None:
-    control, other = new_control(tick=0.1, lease=0.6), new_control(lease=0.6)
+    control, other = new_control(tick=0.1, lease=2.0), new_control(lease=2.0)
     await control.pool(1)
     (node,) = await control.serving()
     path = tmp_path / "hanging.sock"
@@ -144,8 +148,8 @@ async def test_a_docker_that_hangs_costs_its_time_and_neither_a_node_nor_the_lea
         stop = asyncio.Event()
         running = asyncio.create_task(control.reconciler.run(stop))
         try:
-            assert "Docker" in await told.reason("trouble", within=5.0)
-            deadline = time.monotonic() + 1.5
+            assert "Docker" in await told.reason("trouble", within=15.0)
+            deadline = time.monotonic() + 2.5  # longer than a lease, which is kept meanwhile
             while time.monotonic() < deadline:
                 await other.reconciler.tick()
                 assert not other.reconciler.leader
@@ -154,16 +158,16 @@ async def test_a_docker_that_hangs_costs_its_time_and_neither_a_node_nor_the_lea
         finally:
             stop.set()
             began = time.monotonic()
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 20)
             await docker.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     assert control.world.engine.running == [node.id]
 
 
 async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
     redis_server: Any, new_control: Callable[..., Any]
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         await control.pool(1, rotate_hours=12)
@@ -178,7 +182,7 @@ async def test_an_empty_redis_is_refilled_from_the_copy_and_says_so(
         await control.reconciler.tick()
         redis_server.start()
         listening = Told(registry)
-        await listening.ready()
+        await listening.caught_up()
         with structlog.testing.capture_logs() as logged:
             await control.settle(registry.epoch)
         restored = await listening.reason("restored")
@@ -217,6 +221,7 @@ async def test_a_full_disk_stops_nothing_and_says_so(fleet: Any, told: Told, mon
         )
         assert len(told.of("trouble")) == 1
     await rounds(fleet, 1)
+    await told.caught_up()
     assert [event["subject"] for event in told.of("recovered")] == ["copy"]
     assert len((await fleet.reconciler._keeper.load())[0].nodes) == 2
 
@@ -244,9 +249,11 @@ async def test_a_provider_in_trouble_is_told_once_and_so_is_its_end(fleet: Any, 
     fleet.world.provider.trouble = "every account rests: AUTH_FAILED"
     await fleet.pool(1)
     await rounds(fleet, 5)
+    await told.caught_up()
     assert [(e["subject"], e["reason"]) for e in told.of("trouble")] == [("jp", "every account rests: AUTH_FAILED")]
     fleet.world.provider.trouble = ""
     await fleet.serving()
+    await told.caught_up()
     assert [e["subject"] for e in told.of("recovered")] == ["jp"]
 
 

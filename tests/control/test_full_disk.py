@@ -39,6 +39,7 @@ async def test_a_disk_that_is_full_starts_no_node_says_so_and_loses_nothing(
             await control.later(0.1)
     failed = [node for node in (await control.registry.nodes()).values() if node.status is NodeStatus.FAILED]
     assert failed
+    await told.caught_up()
     for node in failed:
         reason = f"files of node {node.id}: No space left on device"
         assert node.reason == reason
@@ -53,4 +54,5 @@ async def test_a_disk_that_is_full_starts_no_node_says_so_and_loses_nothing(
     await control.serving(count=2)
     await control.later(1)
     assert [pool.desired for pool in (await control.reconciler._keeper.load())[0].pools] == [2]
+    await told.caught_up()
     assert {e["subject"] for e in told.of("recovered")} == {"copy", "jp"}

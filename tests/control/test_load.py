@@ -56,12 +56,11 @@ async def test_one_that_is_gone_silent_or_talks_nonsense_is_named_and_the_others
     good = await gateway(shown(jp000001=3))
     nonsense = await gateway(b"<html>what?</html>")
     endless = await gateway(b"#" * (MAX_ANSWER + 1))
-    silent = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{silent.getsockname()[1]}"
-    began = time.monotonic()
-    found = await carried([good, nonsense, endless, address, "127.0.0.1:1"])
-    assert time.monotonic() - began < WITHIN_S + 1
-    silent.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        found = await carried([good, nonsense, endless, address, "127.0.0.1:1"])
+        assert time.monotonic() - began < WITHIN_S * 2
     assert dict(found.by_node) == {"jp000001": 3}
     for words in (
         f"{nonsense} gives no numbers",

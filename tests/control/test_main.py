@@ -20,13 +20,17 @@ from health.registry import Registry, Snapshot
 from tests.control.conftest import FakeEngine, FakeProvider
 
 
+def redis_at(url: str) -> RedisSettings:
+    return RedisSettings(url=url, timeout=5.0)
+
+
 def settings(port: int, **more: Any) -> ControlSettings:
     given = {"listen": f"127.0.0.1:{port}", "engine": "none", "direct_nodes": ["zz"], "tick": 0.05, **more}
     return ControlSettings.model_validate(given)
 
 
 async def health(port: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/health") as answer:
@@ -42,15 +46,15 @@ async def health(port: int) -> dict[str, Any]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_serves_until_a_signal(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
     port = ports.free()
-    running = asyncio.create_task(run(settings(port), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path))
+    running = asyncio.create_task(run(settings(port), NordVpnSettings(), redis_at(redis_url), tmp_path))
     assert (await health(port))["status"] == "ok"
     password = (tmp_path / "admin.password").read_text().strip()
-    registry = Registry.open(RedisSettings(url=redis_url))
+    registry = Registry.open(redis_at(redis_url))
     try:
         assert await registry.epoch()
         assert not await registry.acquire("reconciler", "somebody", 1)
         os.kill(os.getpid(), number)
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 20)
         assert await registry.acquire("reconciler", "somebody", 1)
     finally:
         await registry.close()
@@ -64,7 +68,7 @@ async def test_it_starts_without_redis_and_without_docker(tmp_path: Path) -> Non
     running = asyncio.create_task(run(chosen, NordVpnSettings(), nowhere, tmp_path))
     assert (await health(port))["redis"] == "down"
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
 
 
 async def test_a_taken_port_is_one_clear_line(redis_url: str, tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ async def test_a_taken_port_is_one_clear_line(redis_url: str, tmp_path: Path) ->
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(StartError, match=rf"control\.listen 127\.0\.0\.1:{port}: .*in use"):
-            await run(settings(port), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path)
+            await run(settings(port), NordVpnSettings(), redis_at(redis_url), tmp_path)
 
 
 async def test_a_placeholder_token_is_refused_at_start(tmp_path: Path) -> None:
@@ -107,12 +111,14 @@ async def test_the_address_it_listens_on_is_logged_as_it_is_dialled(
     redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
     chosen = settings(0, listen=f"{host}:{ports.free(host.strip('[]'))}")
-    running = asyncio.create_task(run(chosen, NordVpnSettings(), RedisSettings(url=redis_url), tmp_path))
-    async with asyncio.timeout(10):
-        while not (told := capsys.readouterr().out):
+    running = asyncio.create_task(run(chosen, NordVpnSettings(), redis_at(redis_url), tmp_path))
+    async with asyncio.timeout(30):
+        told = ""
+        while "listen=" not in told:
+            told += capsys.readouterr().out
             await asyncio.sleep(0.02)
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
     assert f"listen={chosen.listen} " in told
 
 
@@ -120,13 +126,16 @@ async def test_an_upstream_without_its_password_is_shown_as_unusable_until_it_is
     redis_url: str, tmp_path: Path
 ) -> None:
     upstream = {"country": "jp", "url": "socks5://me@127.0.0.1:1"}
-    chosen, redis = settings(ports.free(), direct_nodes=[], upstreams=[upstream]), RedisSettings(url=redis_url)
+    chosen, redis = (
+        settings(ports.free(), direct_nodes=[], upstreams=[upstream]),
+        redis_at(redis_url),
+    )
     passwords = tmp_path / "passwords"
     running = asyncio.create_task(run(chosen, NordVpnSettings(), redis, tmp_path, upstream_passwords=passwords))
     registry = Registry.open(redis)
 
     async def becomes(status: NodeStatus) -> Node:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 for node in (await registry.nodes()).values():
                     if node.status is status:
@@ -141,7 +150,7 @@ async def test_an_upstream_without_its_password_is_shown_as_unusable_until_it_is
         assert (await becomes(NodeStatus.SERVING)).id == unusable.id
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 20)
         await registry.close()
 
 
@@ -159,16 +168,22 @@ async def test_a_folder_of_vpn_files_is_read_at_start_and_a_bad_file_costs_nobod
     port = ports.free()
     folder = CustomSettings(directory=tmp_path / "files")
     running = asyncio.create_task(
-        run(settings(port, provider="custom"), NordVpnSettings(), RedisSettings(url=redis_url), tmp_path, folder)
+        run(
+            settings(port, provider="custom"),
+            NordVpnSettings(),
+            redis_at(redis_url),
+            tmp_path,
+            folder,
+        )
     )
     await health(port)
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
     assert "jp-1.ovpn line 1: up is not allowed" in capsys.readouterr().out
 
 
 async def test_nodes_of_servers_with_another_address_are_told_to_the_plan(redis_url: str, tmp_path: Path) -> None:
-    registry = Registry.open(RedisSettings(url=redis_url))
+    registry = Registry.open(redis_at(redis_url))
     provider, engine = FakeProvider(), FakeEngine()
     provider.elsewhere = {"jp1.vpn.example"}
     given = settings(0, engine="docker", direct_nodes=[])

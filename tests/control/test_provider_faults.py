@@ -45,14 +45,14 @@ class Provider:
         world = servers.api_world(self.account, {}) | {"faults": dict.fromkeys(paths, fault)}
         self.world.write_text(json.dumps(world))
 
-    def begin(self, url: str = "") -> None:
+    def begin(self, url: str = "", timeout: float = 5.0) -> None:
         """Give the fleet a provider that was told nothing yet."""
         settings = NordVpnSettings(
             api_url=url or self.url,
             accounts=(NordVpnAccount(name="acct", token_file=self._directory / "token"),),
             ca_file=self._directory / "ca.crt",
             tls_auth_file=self._directory / "ta.key",
-            timeout=0.2,
+            timeout=timeout,
         )
         self._made.append(NordVpn(settings, None, self._fleet.world.clock, self._fleet.world.wall))
         self._fleet.placement._providers = {"nordvpn": self._made[-1]}
@@ -87,13 +87,14 @@ async def test_an_api_out_of_order_starts_nothing_says_why_and_heals(
 ) -> None:
     await fleet.pool(1, "us")
     before = await fleet.serving("us")
-    api.begin()
+    api.begin(timeout=0.3 if "seconds" in fault else 5.0)
     api.fault(fault, LISTS)
     await _starts_nothing_and_says_why(fleet, api, told, words)
     assert await fleet.serving("us") == before
     api.fault({}, ())
     fleet.world.ahead += 61
     await fleet.serving("us", 2)
+    await told.caught_up()
     assert [one["subject"] for one in told.of("recovered")] == ["us"]
 
 
@@ -111,6 +112,7 @@ async def _starts_nothing_and_says_why(fleet: Control, api: Provider, told: Told
         for _ in range(4):
             await fleet.later(1)
     assert words in fleet.reconciler.trouble("us")
+    await told.caught_up()
     assert [one["subject"] for one in told.of("trouble")] == ["us"]
     assert words in await told.reason("trouble")
     assert [one["part"] for one in logged if one["event"] == "trouble"] == ["us"]
@@ -128,6 +130,7 @@ async def test_without_credentials_a_node_fails_with_the_reason_and_the_next_one
             await fleet.later(0.1)
     failed = [node for node in (await fleet.registry.nodes()).values() if node.status is NodeStatus.FAILED]
     reason = f"account acct: {CREDENTIALS} answered 503"
+    await told.caught_up()
     assert {node.reason for node in failed} == {reason}
     assert {one["reason"] for one in told.of("node") if one["status"] == "failed"} == {reason}
     assert {one["reason"] for one in logged if one.get("status") == "failed"} == {reason}

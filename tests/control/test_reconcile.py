@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_a_killed_node_fails_with_its_last_words_and_is_replaced_at_once(f
     assert dead.status is NodeStatus.FAILED
     assert dead.reason == "the VPN program ended with status 1"
     nodes = await fleet.serving(count=2)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10  # nobody waited for the next look a minute later
     assert victim.vpn_server not in {node.vpn_server for node in nodes}
     assert other.id in {node.id for node in nodes}
     assert {node.slot for node in nodes} == {"jp-0", "jp-1"}
@@ -156,10 +157,13 @@ async def test_docker_gone_touches_nothing_and_comes_back(fleet: Any) -> None:
 async def test_a_missing_image_is_told_and_backed_off(fleet: Any) -> None:
     fleet.world.engine.refusal = ImageMissingError("image exit-image is missing: build it first")
     await fleet.pool(1)
+    began = fleet.world.clock()
     for _ in range(20):
         await fleet.later(0.02)
     assert fleet.reconciler.trouble("jp") == "image exit-image is missing: build it first"
-    assert 2 <= fleet.world.engine.calls.count("create") <= 5
+    # 100 ms at first, a quarter less by chance, and twice as long each time.
+    most = 2 + math.log2(1 + (fleet.world.clock() - began) / 0.075)
+    assert 2 <= fleet.world.engine.calls.count("create") <= most
     fleet.world.engine.refusal = None
     await fleet.serving()
 
@@ -321,7 +325,7 @@ async def test_a_docker_event_wakes_the_loop(new_control: Callable[..., Any]) ->
     running = asyncio.create_task(control.reconciler.run(stop))
     try:
         await _until(lambda: bool(control.world.engine.running))
-        await asyncio.wait_for(_serving(control), 3)
+        await asyncio.wait_for(_serving(control), 8)
         (first,) = control.world.engine.running
         control.world.engine.kill(first)
         await _until(lambda: control.world.engine.running not in ([], [first]))
@@ -335,7 +339,7 @@ async def _serving(control: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _until(condition: Callable[[], bool], within: float = 3.0) -> None:
+async def _until(condition: Callable[[], bool], within: float = 8.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline
@@ -345,7 +349,7 @@ async def _until(condition: Callable[[], bool], within: float = 3.0) -> None:
 async def test_redis_gone_and_back_empty_is_refilled_before_it_counts(
     redis_server: Any, new_control: Callable[..., Any]
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         await control.pool(2, fallback=("us",))
@@ -390,7 +394,7 @@ async def test_without_the_copy_containers_are_adopted_by_label_and_verified(
 async def test_a_hanging_redis_costs_a_round_not_the_process(
     redis_server: Any, new_control: Callable[..., Any]
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=0.1))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=0.5))
     control = new_control(registry)
     try:
         await control.pool(1)
@@ -398,7 +402,7 @@ async def test_a_hanging_redis_costs_a_round_not_the_process(
         redis_server.pause()
         began = time.monotonic()
         await control.reconciler.tick()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert control.reconciler.redis_trouble
         redis_server.resume()
         await control.serving()

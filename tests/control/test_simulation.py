@@ -152,7 +152,7 @@ async def test_250_nodes_converge_whatever_fails_and_never_over_their_accounts(
 async def test_two_that_both_believe_to_lead_keep_every_limit(
     world: Any, new_control: Callable[..., Any], redis_url: str
 ) -> None:
-    own = Registry.open(RedisSettings(url=redis_url, timeout=1.0))
+    own = Registry.open(RedisSettings(url=redis_url, timeout=5.0))
     one, two = (new_control(on, keep_ended=30, drain_deadline=5) for on in (None, own))
     await one.registry.begin_epoch()
     countries = COUNTRIES[:4]

@@ -117,7 +117,7 @@ async def test_a_machine_under_a_new_name_goes_on_with_its_nodes(
 async def test_an_empty_redis_is_left_to_the_machine_that_the_nodes_were_on(
     new_control: Callable[..., Control], redis_server: Any, tmp_path: Path
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=1.0))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     fleet = new_control(registry)
     second = new_control(registry, tmp_path / "m2", World("m2"), machine="m2")
     await fleet.pool(2)
@@ -176,7 +176,8 @@ from control.main import run
 from health.config import RedisSettings
 listen, machine, url, state, docker = sys.argv[1:]
 settings = ControlSettings(listen=listen, machine=machine, docker_host=docker, probe_name="probe.example", lease=0.5)
-asyncio.run(run(settings, NordVpnSettings(api_url="http://127.0.0.1:9"), RedisSettings(url=url), Path(state)))
+redis = RedisSettings(url=url, timeout=5.0)
+asyncio.run(run(settings, NordVpnSettings(api_url="http://127.0.0.1:9"), redis, Path(state)))
 """
 
 
@@ -231,7 +232,7 @@ def _empty_docker(asked: list[tuple[str, str]]) -> web.Application:
     return app
 
 
-async def _standing_by(session: aiohttp.ClientSession, url: str, within: float = 20.0) -> dict[str, Any]:
+async def _standing_by(session: aiohttp.ClientSession, url: str, within: float = 60.0) -> dict[str, Any]:
     """What the API says of itself, once it answers and says that it stands by."""
     deadline = time.monotonic() + within
     while True:

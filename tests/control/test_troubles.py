@@ -18,7 +18,7 @@ class Counting(Registry):
 
 
 async def test_told_when_it_begins_changes_and_ends(redis_url: str) -> None:
-    registry = Counting.open(RedisSettings(url=redis_url))
+    registry = Counting.open(RedisSettings(url=redis_url, timeout=5.0))
     troubles = Troubles(registry)
     for reason in ("gone", "gone", "slow", "", ""):
         await troubles.note("engine", reason)
@@ -32,7 +32,7 @@ async def test_told_when_it_begins_changes_and_ends(redis_url: str) -> None:
 
 
 async def test_one_that_counts_down_is_told_once_and_known_as_it_is_now(redis_url: str) -> None:
-    registry = Counting.open(RedisSettings(url=redis_url))
+    registry = Counting.open(RedisSettings(url=redis_url, timeout=5.0))
     troubles = Troubles(registry)
     for left in ("10 min", "9 min 59 s", "1 s"):
         await troubles.note("jp", f"account a starts no node for another {left}: AUTH_FAILED")
@@ -52,7 +52,7 @@ async def test_without_redis_it_is_remembered_all_the_same(tmp_path: Path) -> No
 
 
 async def test_every_instance_can_say_what_the_leader_knows(redis_url: str) -> None:
-    registry = Registry.open(RedisSettings(url=redis_url))
+    registry = Registry.open(RedisSettings(url=redis_url, timeout=5.0))
     leader, other = Troubles(registry), Troubles(registry)
     await leader.note("jp", "every account is in full use")
     await leader.share(0.0)

@@ -1,6 +1,7 @@
 """The events of a fleet, as a test hears them."""
 
 import asyncio
+import secrets
 import time
 from typing import Any
 
@@ -15,15 +16,17 @@ class Told:
         self._registry = registry
         self._task = asyncio.create_task(self._listen())
 
-    async def ready(self) -> None:
-        while not any(event["kind"] == "listening" for event in self.events):
-            await self._registry.publish("listening", "test")
+    async def caught_up(self) -> None:
+        """Until what was published before this call has been heard."""
+        mark = secrets.token_hex(8)
+        while not any(event["subject"] == mark for event in self.of("listening")):
+            await self._registry.publish("listening", mark)
             await asyncio.sleep(0.01)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["kind"] == kind]
 
-    async def reason(self, kind: str, within: float = 3.0) -> str:
+    async def reason(self, kind: str, within: float = 15.0) -> str:
         deadline = time.monotonic() + within
         while not self.of(kind):
             assert time.monotonic() < deadline, self.events

@@ -42,7 +42,7 @@ async def board(fleet: Any, registry: Registry, clock: Clock) -> AsyncIterator[B
     feed = Feed(registry)
     made = Board(fleet.fleet, registry, feed, clock)
     async with feed.running():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not feed.alive:
                 await asyncio.sleep(0.005)
         yield made
@@ -79,7 +79,7 @@ async def test_an_event_makes_it_old_and_an_audit_does_not(board: Board, registr
     await asyncio.sleep(0.05)
     assert board.fresh() is first
     await registry.put_node(node(1))
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(15):
         while board.fresh() is first:
             await asyncio.sleep(0)
     assert len((await board.picture()).nodes) == 1

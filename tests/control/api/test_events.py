@@ -23,7 +23,7 @@ class Reader:
         self._response = response
 
     async def line(self) -> str:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             return str((await self._response.content.readline()).decode())
 
     async def next(self, kind: str = "") -> dict[str, str]:
@@ -106,7 +106,7 @@ async def test_there_are_only_so_many_streams(fleet: Any, new_api: NewApi) -> No
         response = await api.get("/api/events")
         return bool(response.status == 200)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not await again():
             await fleet.registry.publish("pool", "jp")
             await asyncio.sleep(0.01)
@@ -123,7 +123,7 @@ async def test_a_stream_ends_when_the_api_is_stopped(api: Any) -> None:
     reader = await listen(api)
     closing = asyncio.create_task(api.server.close())
     assert await reader.ended()
-    await asyncio.wait_for(closing, 2)
+    await asyncio.wait_for(closing, 15)
 
 
 async def test_a_reader_that_takes_nothing_is_dropped(api: Any, parts: Any, registry: Registry) -> None:
@@ -135,7 +135,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(api: Any, parts: Any, regi
         head = f"GET /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: {ADMIN['Authorization']}\r\n\r\n"
         await loop.sock_sendall(reader, head.encode())
         good = await listen(api)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while len(parts.streams) < 2:
                 await asyncio.sleep(0.01)
         taking = asyncio.create_task(good.ended())
@@ -145,7 +145,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(api: Any, parts: Any, regi
         assert len(parts.streams) == 1
         assert not taking.done()
         taking.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await _read_to_the_end(reader)
 
 
@@ -159,13 +159,13 @@ async def test_without_redis_the_stream_says_so_and_goes_on(
     redis_server: Any, new_control: Any, new_api: NewApi
 ) -> None:
 
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         await registry.begin_epoch()
         api = await new_api(control)
         assert api.app is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not api.app[PARTS].feed.alive:  # what was never subscribed cannot be lost
                 await asyncio.sleep(0.01)
         reader = await listen(api)
@@ -173,7 +173,7 @@ async def test_without_redis_the_stream_says_so_and_goes_on(
         assert (await reader.next("gap"))["event"] == "gap"
         redis_server.start()
         await registry.begin_epoch()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while (await reader.next())["event"] != "pool":
                 await registry.publish("pool", "jp")
     finally:

@@ -148,7 +148,7 @@ async def test_a_log_in_in_an_unusual_form_is_the_same(fleet: Any, new_api: NewA
 async def test_without_redis_a_token_is_neither_right_nor_wrong(
     redis_server: Any, new_control: Any, new_api: NewApi
 ) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         await registry.begin_epoch()

@@ -12,7 +12,7 @@ async def said(port: int, request: str, count: int = 1) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.replace("\n", "\r\n").encode())
     found = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while found.count(b"HTTP/1.1 ") < count or not found.endswith(b"]"):
             more = await reader.read(65536)
             found += more
@@ -49,7 +49,7 @@ async def test_old_clients_and_those_that_close(api: Any) -> None:
     for request in (f"GET /api/nodes HTTP/1.0\n{LOGIN}\n", f"GET /api/nodes HTTP/1.1\n{LOGIN}Connection: close\n\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         writer.write(request.replace("\n", "\r\n").encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             found = await reader.read()  # to its end: the server closes
         assert found.startswith(b"HTTP/1.")
         assert found.endswith(b"\r\n\r\n[]")

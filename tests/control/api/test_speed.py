@@ -34,7 +34,7 @@ async def ask(fleet: Any, new_api: NewApi) -> Client:
 
 async def collect(registry: Registry, **fields: Any) -> Test:
     """What a collector does."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while (test := await registry.speed.take("m1", "c1", 30)) is None:
             await asyncio.sleep(0.01)
     result = Result(id=test.id, node=test.node, country=test.country, **(TESTED | fields))
@@ -164,7 +164,7 @@ async def test_it_takes_the_scope_operate(fleet: Any, new_api: NewApi) -> None:
 
 
 async def test_without_redis(redis_server: Any, new_control: Any, new_api: NewApi) -> None:
-    opened = Registry.open(RedisSettings(url=redis_server.url))
+    opened = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(opened)
     ask = asking(await new_api(control, speed=ENDPOINT))
     redis_server.stop()

@@ -11,7 +11,7 @@ from tests.control.conftest import World
 
 
 async def test_health_is_open_and_tells_what_is_missing(redis_server: Any, new_control: Any, new_api: NewApi) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         client = await new_api(control, {})
@@ -73,7 +73,7 @@ async def test_where_the_fleet_is_another_machines_it_says_so_and_starts_nothing
 
 
 async def test_readiness_follows_redis(redis_server: Any, new_control: Any, new_api: NewApi) -> None:
-    registry = Registry.open(RedisSettings(url=redis_server.url))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=5.0))
     control = new_control(registry)
     try:
         client = await new_api(control, {})

@@ -58,7 +58,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def asking(server: Server, clock: Clock) -> AsyncIterator[Api]:
-    found = Api(server.url, 0.2, clock, lambda: 0.0)
+    found = Api(server.url, 1.0, clock, lambda: 0.0)
     yield found
     await found.close()
 
@@ -82,7 +82,7 @@ async def test_its_name_is_looked_up_without_a_thread(server: Server, monkeypatc
         raise AssertionError("a blocking look-up")
 
     monkeypatch.setattr(socket, "getaddrinfo", blocking)
-    named = Api(server.url.replace("127.0.0.1", "localhost"), 2.0)
+    named = Api(server.url.replace("127.0.0.1", "localhost"), 5.0)
     try:
         assert await named.get("/x") == {"fine": True}
     finally:
@@ -124,7 +124,7 @@ async def test_a_path_that_does_not_answer_is_left_alone_for_a_while(asking: Api
     began = time.monotonic()
     with pytest.raises(ProviderError, match="/x did not answer in time"):
         await asking.get("/x")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     server.handler = server.fine
     with pytest.raises(ProviderError, match="/x did not answer in time; asked again in 30 s"):
         await asking.get("/x")
@@ -148,7 +148,7 @@ async def test_a_dripping_answer_ends_too(asking: Api, server: Server) -> None:
 
 
 async def test_nobody_there(clock: Clock, unused_tcp_port: int) -> None:
-    asking = Api(f"http://127.0.0.1:{unused_tcp_port}", 0.5, clock)
+    asking = Api(f"http://127.0.0.1:{unused_tcp_port}", 5.0, clock)
     with pytest.raises(ProviderError, match=r"/x failed: .*onnect"):
         await asking.get("/x")
     with pytest.raises(ProviderError, match="asked again in 5 s"):
@@ -195,7 +195,7 @@ async def test_what_is_not_http_is_told(raw: bytes, clock: Clock) -> None:
         writer.close()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, family=socket.AF_INET)
-    asking = Api(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", 1.0, clock)
+    asking = Api(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", 5.0, clock)
     with pytest.raises(ProviderError, match="/x "):
         await asking.get("/x")
     await asking.close()

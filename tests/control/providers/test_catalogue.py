@@ -59,7 +59,7 @@ async def api(world: World, aiohttp_server: Any) -> AsyncIterator[Api]:
 
 
 async def until(condition: Any) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

@@ -280,7 +280,7 @@ async def test_a_file_that_changed_is_seen_though_nobody_asks_for_a_server(top: 
     put(top / "jp-osaka-2.ovpn", openvpn("jp2.vpn.example", port=1201))
     assert provider.moved({there.id: there}) == {}
     clock.now = AGAIN_S
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not (found := provider.moved({there.id: there})):
             await asyncio.sleep(0.01)
     assert found == {there.id: "the file for jp2.vpn.example names another port by now"}

@@ -35,7 +35,7 @@ def dns() -> Dns:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
@@ -135,7 +135,7 @@ async def test_a_resolver_that_hangs_holds_up_no_other_work(monkeypatch: pytest.
         for number in range(40):
             with pytest.raises(ProviderError, match="could not be looked up in time"):
                 await lookups.addresses(f"vpn{number}.example")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             assert await asyncio.to_thread(lambda: "done") == "done"
     finally:
         answered.set()
