@@ -17,6 +17,7 @@ READY_TIMEOUT_S = 30.0
 WHOAMI = "vxlab-whoami"
 API = "vxlab-api"
 _READY = "serving"
+_NEVER = "0001-"  # as Docker tells a time that has not been
 
 OPENVPN = """\
 port {port}
@@ -164,8 +165,10 @@ def start(engine: Engine, files: Files, only: Collection[str] = ()) -> None:
     Raises:
         LabError: a server is not ready within 30 s; the text names it and says its last words.
     """
-    running = set(engine.docker("ps", "--filter", f"label={world.LABEL}", "--format", "{{.Names}}").split())
-    present = set(engine.docker("ps", "--all", "--filter", f"label={world.LABEL}", "--format", "{{.Names}}").split())
+    # One that was never started may lack its second network: an earlier `up` was cut off while it made it.
+    for name in _names(engine, "--all", "--filter", "status=created"):
+        engine.docker("rm", "--volumes", name)
+    running, present = _names(engine), _names(engine, "--all")
     _create_networks(engine)
     wanted = [(name, create) for name, create in _servers(engine, files) if not only or name in only]
     for name, create in wanted:
@@ -185,6 +188,11 @@ def remove(engine: Engine) -> None:
         engine.docker("rm", "--force", "--volumes", *names)
     for network in engine.docker("network", "ls", "--quiet", "--filter", f"label={world.LABEL}").split():
         engine.docker("network", "rm", network)
+
+
+def _names(engine: Engine, *options: str) -> set[str]:
+    """Names of the lab's servers, as `docker ps` lists them."""
+    return set(engine.docker("ps", *options, "--filter", f"label={world.LABEL}", "--format", "{{.Names}}").split())
 
 
 def _servers(engine: Engine, files: Files) -> list[tuple[str, Callable[[], None]]]:
@@ -240,11 +248,12 @@ def _create_networks(engine: Engine) -> None:
 
 def _wait_ready(engine: Engine, name: str, deadline: float) -> None:
     while True:
-        shown = engine.docker("inspect", "--format", "{{.State.Running}} {{.State.StartedAt}}", name).split()
-        logged = engine.docker("logs", "--since", shown[1], name).splitlines()
-        if _READY in logged:
+        running, ended = engine.docker("inspect", "--format", "{{.State.Running}} {{.State.FinishedAt}}", name).split()
+        # From the end of its last run on, not from its start: a busy daemon notes that after the first words were said.
+        since = [] if ended.startswith(_NEVER) else ["--since", ended]
+        if _READY in engine.docker("logs", *since, name).splitlines():
             return
-        if shown[0] != "true" or time.monotonic() > deadline:
+        if running != "true" or time.monotonic() > deadline:
             raise LabError(f"the lab's server {name} did not come up: {engine.last_words(name)}")
         time.sleep(0.1)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import servers, world
+from deploy.lab.engine import Engine
+from deploy.lab.shell import LabError
 from health.model import Protocol
 
 
@@ -79,3 +81,61 @@ def test_what_a_vpn_server_reads_is_complete() -> None:
     assert (settings["entry"], settings["egress"]) == ("198.18.10.11", "198.19.10.11")
     assert settings["mac"] == world.SERVERS[0].mac
     assert json.loads(json.dumps(settings)) == settings
+
+
+class _Docker(Engine):
+    """An engine with one server: what `ps` lists it under, and its log. Notes what it was asked."""
+
+    def __new__(cls, **_: object) -> "_Docker":
+        return object.__new__(cls)
+
+    def __init__(self, *, state: str, ended: str = "0001-01-01T00:00:00Z", log: str = "serving\n") -> None:
+        super().__init__("unix:///nonexistent.sock", own=True)
+        for name, value in {"state": state, "ended": ended, "log": log, "asked": []}.items():
+            object.__setattr__(self, name, value)
+
+    def docker(self, *arguments: object, timeout: float = 0, stdin: str | None = None) -> str:
+        line = " ".join(map(str, arguments))
+        self.asked.append(line)  # type: ignore[attr-defined]
+        if line.startswith("ps"):
+            listed = self.state == "created" if "status=created" in line else self.state  # type: ignore[attr-defined]
+            return SERVER.container if listed and (self.state == "running" or "--all" in line) else ""  # type: ignore[attr-defined]
+        if line.startswith("rm"):
+            object.__setattr__(self, "state", "")
+        if line.startswith("inspect"):
+            return f"true {self.ended}"  # type: ignore[attr-defined]
+        return str(self.log) if line.startswith("logs") else ""  # type: ignore[attr-defined]
+
+
+SERVER = world.SERVERS[-1]
+
+
+def asked(files: servers.Files, **docker: str) -> list[str]:
+    engine = _Docker(**docker)
+    servers.start(engine, files, [SERVER.container])
+    words = ("rm", "create", "network connect", "start", "logs")
+    return [line for line in engine.asked if line.startswith(words)]  # type: ignore[attr-defined]
+
+
+def test_one_that_was_made_by_halves_is_made_anew(files: servers.Files) -> None:
+    remove, create, connect, start, _ = asked(files, state="created")
+    assert remove == f"rm --volumes {SERVER.container}"
+    assert create.startswith(f"create --name {SERVER.container} ")
+    assert connect.endswith(f"{world.WAN} {SERVER.container}")
+    assert start == f"start {SERVER.container}"
+
+
+def test_what_runs_is_left_alone_and_what_was_stopped_is_started(files: servers.Files) -> None:
+    assert asked(files, state="running") == [f"logs {SERVER.container}"]
+    ended = "2026-11-26T01:00:00.5Z"
+    assert asked(files, state="exited", ended=ended) == [
+        f"start {SERVER.container}",
+        f"logs --since {ended} {SERVER.container}",
+    ]
+
+
+def test_one_that_does_not_come_up_is_named(files: servers.Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "READY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(Engine, "last_words", lambda *_: "no tun")
+    with pytest.raises(LabError, match=rf"{SERVER.container} did not come up: no tun"):
+        asked(files, state="running", log="")
