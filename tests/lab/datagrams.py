@@ -71,9 +71,13 @@ class Association:
     def addresses(self, server: str, name: str) -> list[str]:
         """What the DNS server at `server` says of `name`, IPv4."""
         question = dns.message.make_query(name, dns.rdatatype.A)
-        answer = dns.message.from_wire(self.ask(server, 53, question.to_wire()))
-        assert question.is_response(answer)
-        return [str(record) for found in answer.answer for record in found]
+        for _ in range(3):  # a datagram may be lost, or come late
+            self.send(server, 53, question.to_wire())
+            while data := self.receive():
+                answer = dns.message.from_wire(data)
+                if question.is_response(answer):
+                    return [str(record) for found in answer.answer for record in found]
+        raise AssertionError(f"no answer from {server}")
 
     def ended(self) -> bool:
         """Whether the gateway has closed the TCP connection that it lives by."""
