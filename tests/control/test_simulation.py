@@ -145,7 +145,7 @@ async def test_250_nodes_converge_whatever_fails_and_never_over_their_accounts(
         assert rounds < 300, serving
     assert world.engine.failed > 100
     assert rounds >= 40
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 60
 
 
 @pytest.mark.usefixtures("everybody_leads")
