@@ -389,6 +389,7 @@ async def test_a_node_whose_server_has_another_address_by_now_is_told(
     nodes = {node.id: node for node in (there, foreign, unlisted)}
     assert provider.moved(nodes) == {}
     await until(lambda: "/v1/servers" in stand_in.asked)
+    await provider.servers()  # and answered
     stand_in.servers[0]["station"] = "198.18.10.99"
     assert provider.moved(nodes) == {}
     now[0] = 3601.0
