@@ -15,7 +15,7 @@ from control.engine import NameTakenError
 from control.leadership import ROLE, Leadership, LostLeadError, alone
 from deploy import ports
 from health.config import RedisSettings
-from health.model import Node, NodeStatus, User
+from health.model import NodeStatus, User
 from health.registry import Registry, RegistryError
 
 LEASE = 1.0  # for those that wait for its end
@@ -272,8 +272,7 @@ async def test_a_killed_leader_is_replaced_within_ten_seconds(
 
         await until(other, 30.0)
         assert time.monotonic() - began < 10 * 2
-        nodes: dict[str, Node] = await registry.nodes()
-        assert nodes
+        assert await until(registry.nodes)
     finally:
         for process in machines.values():
             if process.returncode is None:
