@@ -239,17 +239,17 @@ async def test_a_broken_api_falls_back_to_the_last_good_copy(provider: NordVpn, 
 async def test_a_slow_api_holds_up_one_choice_and_no_other(
     new_provider: Callable[..., NordVpn], stand_in: StandIn
 ) -> None:
-    provider = new_provider(timeout=0.3)
+    provider = new_provider(timeout=1.0)
     await choose(provider, wish(server="jp1.nordvpn.example"))
     await choose(provider, wish())
     stand_in.slow = True
     began = time.monotonic()
     assert (await choose(provider, wish())).server == "jp2.nordvpn.example"
-    assert 0.25 < time.monotonic() - began < 0.3 * 10
+    assert 0.9 < time.monotonic() - began < 10
     began = time.monotonic()
     for _ in range(20):
         await choose(provider, wish())
-    assert time.monotonic() - began < 20 * 0.3 / 2  # not one of them waited
+    assert time.monotonic() - began < 20 * 1.0 / 2  # not one of them waited
 
 
 async def test_an_api_that_is_asked_too_often_is_left_in_peace(
