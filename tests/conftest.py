@@ -17,17 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import hypothesis
 import pytest
-
-# How long an example takes says more of the machine than of the code (Hypothesis leaves it out with CI=true, too).
-hypothesis.settings.register_profile(
-    "any machine",
-    hypothesis.settings.default,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("any machine")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None)
@@ -153,3 +143,13 @@ def redis_server(_redis_binary: str) -> Iterator[RedisServer]:
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def pytest_configure() -> None:
+    """How long an example takes says more of the machine than of the code; with CI=true Hypothesis thinks so, too."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
