@@ -7,8 +7,7 @@ gives a negative sample at once; one that stays silent (a busy machine) only aft
 An agent that says what cannot be true gives a negative sample at once, too: who is wrong in one number is not to be
 believed about the kill switch. It is asked again over a new connection.
 
-A second collector on the machine stands by: it asks as well, and writes once the first is dead, or so silent that its
-lease has ended.
+A second collector on the machine stands by (`health.lease`): it asks as well, and writes once the first is gone.
 """
 
 import asyncio
@@ -21,10 +20,11 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
-from health import collector_numbers, holder, score
+from health import collector_numbers, score
 from health.agent_client import AgentClient, AgentError
 from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings, SpeedTestSettings
-from health.exposing import exposing
+from health.exposing import Exposed
+from health.lease import Lease
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
@@ -55,9 +55,10 @@ async def run(
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
-            async with exposing(settings.metrics_listen, metrics):
+            with Exposed(settings.metrics_listen, metrics) as exposed:
                 async for _ in ticks(settings.interval, stop):
                     await collector.tick()
+                    await exposed.show(not collector.lease.beside)
         finally:
             await collector.close()
             await registry.close()
@@ -81,8 +82,7 @@ class Collector:
         self._settings = settings
         self._registry = registry
         self._machine = machine
-        self._holder = holder.name()
-        self._writes: bool | None = None
+        self.lease = Lease(registry, f"collecting:{machine}", settings.lease)
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
         self._urgent: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class Collector:
             await self._follow(nodes, complete=complete)
             await self._write()
             collector_numbers.ROUND.set_to_current_time()
-            if self._speed is not None and complete and self._writes:
+            if self._speed is not None and complete and self.lease.held:
                 await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
             collector_numbers.REDIS_ERRORS.inc()
@@ -118,36 +118,17 @@ class Collector:
         await asyncio.gather(*(watch.close() for watch in watches))
         if self._urgent is not None:
             await self._urgent
-        if self._writes:
-            with contextlib.suppress(RegistryError):
-                await self._registry.release(self._role, self._holder)
-
-    @property
-    def _role(self) -> str:
-        return f"collecting:{self._machine}"
+        with contextlib.suppress(RegistryError):
+            await self.lease.give_back()
 
     async def _write(self) -> None:
         started = time.monotonic()
-        writes = await self._acquire() or await self._succeed()
-        if writes != self._writes:
-            log.info("collecting" if writes else "standing by", machine=self._machine)
-        self._writes = writes
+        writes = await self.lease.hold()
         # What is measured while another one writes is not kept for later. After a long stall another one may write.
         fresh = self._fresh()
         if writes and time.monotonic() - started < self._settings.lease:
             collector_numbers.NUMBERS.take(fresh)
             await self._registry.put_samples(self._machine, fresh)
-
-    async def _acquire(self) -> bool:
-        return await self._registry.acquire(self._role, self._holder, self._settings.lease)
-
-    async def _succeed(self) -> bool:
-        """Take the lease of one that is dead, as far as this machine can tell; a silent one's has to end by itself."""
-        other = await self._registry.leader(self._role)
-        if not holder.is_dead(other):
-            return False
-        await self._registry.release(self._role, other)
-        return await self._acquire()
 
     def _hurry(self) -> None:
         """What a watch just learnt need not wait for the next tick."""

@@ -76,7 +76,9 @@ async def test_a_wireguard_server_that_stops(lab: Lab) -> None:
     assert (after["leak_v4"], after["leak_v6"]) == (before["leak_v4"], before["leak_v6"])
 
 
-@pytest.mark.parametrize("parts", [("redis",), ("collector", "scorer", "control")], ids="+".join)
+@pytest.mark.parametrize(
+    "parts", [("redis",), ("collector", "collector2", "scorer", "scorer2", "control")], ids=lambda parts: parts[0]
+)
 async def test_traffic_goes_on_without(lab: Lab, parts: tuple[str, ...]) -> None:
     nodes = {country: lab.nodes(country) for country in lab.status["countries"]}
     async with traffic(lab, "jp", 2) as jp, traffic(lab, "us", 1) as us, traffic(lab, "gb", 1) as gb:
