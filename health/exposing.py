@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
 from health.config import MetricsSettings
+from health.lease import Lease
 from health.monitor import Monitor
 
 log = structlog.get_logger()
@@ -21,10 +22,11 @@ _BACKLOG = 64
 
 
 class Exposed:
-    """The numbers at `address` (host:port), while the block lasts and they are to be shown.
+    """The numbers at `address` (host:port), while the block lasts and the address is this process's.
 
-    Where that cannot be listened on it is tried again with the next `show`, and logged once it has failed for 5 s:
-    health matters more than its numbers, and another process of ours may be about to leave the address.
+    Of several processes of one role on a machine it is that of the one that works, so that Prometheus finds it where
+    the last one was. Where it cannot be listened on that is tried again, and logged once it has failed for 5 s: health
+    matters more than its numbers, and another one may be about to leave.
     """
 
     def __init__(self, address: str, settings: MetricsSettings) -> None:
@@ -40,21 +42,22 @@ class Exposed:
     def __exit__(self, *_: object) -> None:
         self._monitor.close()
 
-    async def show(self, wanted: bool) -> None:
-        """Whether they are to be shown; to be said again and again."""
-        if not wanted:
+    async def follow(self, lease: Lease) -> None:
+        """To be called after each look at `lease`."""
+        if lease.beside:
             self._monitor.close()
             self._failing_since = None
         elif not self._monitor.address:
-            await self._listen()
+            await self._listen(stands_by=lease.held is False)
 
-    async def _listen(self) -> None:
+    async def _listen(self, *, stands_by: bool) -> None:
         try:
             await self._monitor.listen(self._address)
         except OSError as error:
             now = time.monotonic()
             self._failing_since = self._failing_since or now
-            if now - self._failing_since >= PATIENCE_S and not self._told:
+            # Two may stand by for one on another machine.
+            if now - self._failing_since >= PATIENCE_S and not self._told and not stands_by:
                 log.error("metrics are not shown", listen=self._address, reason=error.strerror or str(error))
                 self._told = True
         else:

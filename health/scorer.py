@@ -33,7 +33,7 @@ async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSe
             with Exposed(settings.metrics_listen, metrics) as exposed:
                 async for _ in ticks(settings.interval, stop):
                     await scorer.tick()
-                    await exposed.show(not scorer.lease.beside)
+                    await exposed.follow(scorer.lease)
         finally:
             await scorer.close()
             await registry.close()

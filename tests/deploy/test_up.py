@@ -102,7 +102,7 @@ def test_a_part_that_dies_is_started_again(up: Any, page: str, fetch: Any, word:
     assert up.end() == 0
 
 
-def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any) -> None:
+def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any, fetch: Any) -> None:
     """Scorer and collector together: new scores within 5 s, and where Prometheus asks the one that works answers."""
     up.start(VPNEXIT_MACHINE="m1", VPNEXIT_LOG_LEVEL="info")
     up.wait_ready()
@@ -110,7 +110,8 @@ def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any) -> None:
     with Redis(unix_socket_path=str(up.state_dir / "redis.sock"), decode_responses=True) as redis:
 
         def work() -> list[int]:
-            return [int(redis.get(f"vx:1:{lease}").split(".")[1]) for lease in leases]
+            holders = [redis.get(f"vx:1:{lease}") for lease in leases]
+            return [int(holder.split(".")[1]) if holder else 0 for holder in holders]
 
         def shown() -> bool:
             holders = [ports.holder(up.address, port) for port in listens]
@@ -130,6 +131,8 @@ def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any) -> None:
         up.wait_for(lambda: scored() > killed, 5 * 2)
         print(f"scored again {time.time() - killed:.2f} s after scorer and collector were killed")
         up.wait_for(lambda: not set(first) & set(work()) and shown())
+        assert "vpnexit_scorer_leader 1.0" in fetch(f"http://{up.address}:9101/metrics")
+        assert "vpnexit_collector_round_timestamp_seconds" in fetch(f"http://{up.address}:9102/metrics")
         up.wait_for(lambda: len(up.family()) == 1 + len(PROGRAMS))
     assert up.end() == 0
     assert '"level": "error"' not in up.output

@@ -20,6 +20,7 @@ from deploy import ports
 from health import exposing as module
 from health.config import MetricsSettings
 from health.exposing import Exposed
+from health.lease import Lease
 from health.registry import PREFIX
 from tests.health.registry.servers import until
 
@@ -35,17 +36,26 @@ def read(address: str, token: str = "") -> dict[str, float]:
     return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
+class Looked(Lease):
+    """What a lease knows after a look: it is ours, somebody's on this machine, or somebody's elsewhere."""
+
+    def __init__(self, *, held: bool = False, beside: bool = False) -> None:
+        self.held, self.beside = held, beside
+
+
+OURS, BESIDE, ELSEWHERE = Looked(held=True), Looked(beside=True), Looked()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-async def test_the_process_is_shown_while_it_is_to_be(host: str, unused_tcp_port: int) -> None:
+async def test_shown_by_whoever_works_and_beside_nobody(host: str, unused_tcp_port: int) -> None:
     address = f"{host}:{unused_tcp_port}"
     with Exposed(address, OPEN) as exposed:
-        for wanted in (False, True, True, False, True):
-            await exposed.show(wanted)
-            if wanted:
+        for lease in (BESIDE, OURS, OURS, BESIDE, ELSEWHERE):
+            await exposed.follow(lease)
+            if lease is not BESIDE:
                 found = await asyncio.to_thread(read, address)
                 assert 3 < found["process_open_fds"] < found["process_max_fds"]
             else:
-                await asyncio.sleep(0)
                 with pytest.raises(urllib.error.URLError):
                     await asyncio.to_thread(read, address)
     with pytest.raises(urllib.error.URLError):
@@ -55,7 +65,7 @@ async def test_the_process_is_shown_while_it_is_to_be(host: str, unused_tcp_port
 async def test_a_token_is_asked_for(unused_tcp_port: int) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
     with Exposed(address, MetricsSettings(token=SecretStr("s3cret-token"))) as exposed:
-        await exposed.show(True)
+        await exposed.follow(OURS)
         assert await asyncio.to_thread(read, address, "s3cret-token")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             await asyncio.to_thread(read, address)
@@ -64,12 +74,12 @@ async def test_a_token_is_asked_for(unused_tcp_port: int) -> None:
 async def test_one_leaves_the_address_to_the_other_and_nobody_complains(unused_tcp_port: int) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
     with Exposed(address, OPEN) as one, Exposed(address, OPEN) as other, structlog.testing.capture_logs() as logged:
-        await one.show(True)
-        await other.show(True)
-        await one.show(False)
+        await one.follow(OURS)
+        await other.follow(OURS)
+        await one.follow(BESIDE)
         async with asyncio.timeout(5):
             while len(logged) < 2:
-                await other.show(True)
+                await other.follow(OURS)
                 await asyncio.sleep(0.01)
         assert await asyncio.to_thread(read, address)
     assert [line["log_level"] for line in logged] == ["info", "info"]
@@ -80,16 +90,17 @@ async def test_an_address_that_stays_taken_is_told_once_and_tried_on(monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as other, structlog.testing.capture_logs() as logged:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with Exposed(address, OPEN) as exposed:
-            await exposed.show(True)
-            assert not logged
+            await exposed.follow(OURS)
             await asyncio.sleep(0.1)
+            await exposed.follow(ELSEWHERE)
+            assert not logged
             for _ in range(3):
-                await exposed.show(True)
+                await exposed.follow(OURS)
             assert [(line["event"], line["reason"]) for line in logged] == [
                 ("metrics are not shown", "Address already in use")
             ]
             other.close()
-            await exposed.show(True)
+            await exposed.follow(OURS)
             assert await asyncio.to_thread(read, address)
 
 

@@ -253,7 +253,8 @@ async def test_a_killed(lab: Lab, registry: Registry, part: str) -> None:
     host, _, port = metrics.partition(":")
 
     async def works() -> int:
-        return int((await registry.leader(role)).split(".")[1])
+        holder = await registry.leader(role)
+        return int(holder.split(".")[1]) if holder else 0
 
     async def shown() -> bool:
         return f"(process {await works()})" in ports.holder(host, int(port))
@@ -289,7 +290,9 @@ async def test_a_killed(lab: Lab, registry: Registry, part: str) -> None:
         watching = asyncio.ensure_future(always_healthy(lambda: time.monotonic() > killed + 8))
         took = await within(all_new, 5 * 2, "all nodes are judged again")
         await within(shown, 5 * 2, "the one that works shows its metrics")
+        told = lab.run("curl", "-sf", f"http://{metrics}/metrics").stdout
         await watching
+    assert all(f'node="{node}"' in told for node in nodes), told
     assert not seen.bad()
     assert len(running()) == 2
     assert pid not in running().values()
