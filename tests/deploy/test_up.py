@@ -301,7 +301,7 @@ def test_tied_up_ends_with_its_parent(up: Any, tmp_path: Path) -> None:
     shell = ["sh", "-c", 'python=$0; "$python" -m deploy.cli up --tied & echo started; wait']
     parent = subprocess.Popen([*shell, up._command[0]], env=up.env, cwd=up._cwd, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 30
         while len(up.family()) < 2 + len(PROGRAMS):
             assert time.monotonic() < deadline
             time.sleep(0.05)
