@@ -121,19 +121,19 @@ def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any, fetch: Any
             (score,) = [json.loads(redis.get(key)) for key in redis.scan_iter("vx:1:score:*")]
             return float(score["at"])  # that of its sample
 
-        up.wait_for(shown)
+        up.wait_for(shown, 30)
         first = work()
         # A standby that has not yet looked would make this a test of the restart.
-        up.wait_for(lambda: up.output.count("standing by") == 2)
+        up.wait_for(lambda: up.output.count("standing by") == 2, 30)
         for pid in first:
             os.kill(pid, signal.SIGKILL)
         killed = time.time()
         up.wait_for(lambda: scored() > killed, 5 * 2)
         print(f"scored again {time.time() - killed:.2f} s after scorer and collector were killed")
-        up.wait_for(lambda: not set(first) & set(work()) and shown())
+        up.wait_for(lambda: not set(first) & set(work()) and shown(), 30)
         assert "vpnexit_scorer_leader 1.0" in fetch(f"http://{up.address}:9101/metrics")
         assert "vpnexit_collector_round_timestamp_seconds" in fetch(f"http://{up.address}:9102/metrics")
-        up.wait_for(lambda: len(up.family()) == 1 + len(PROGRAMS))
+        up.wait_for(lambda: len(up.family()) == 1 + len(PROGRAMS), 30)
     assert up.end() == 0
     assert '"level": "error"' not in up.output
 

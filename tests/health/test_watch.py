@@ -44,7 +44,7 @@ async def watch(make_agent: MakeAgent) -> AsyncIterator[Callable[..., Watch]]:
 async def told(watch: Watch, condition: Callable[[Sample], object]) -> list[Sample]:
     """All samples up to the first that satisfies `condition`."""
     samples: list[Sample] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not samples or not condition(samples[-1]):
             await asyncio.sleep(0.005)
             sample = watch.take()
@@ -84,7 +84,7 @@ async def test_one_question_without_answer_is_forgiven(watch: Callable[..., Watc
     for _ in range(3):
         asked = len(agent.asked)
         agent.answers["sample"] = lambda _: []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(agent.asked) == asked:
                 await asyncio.sleep(0.01)
         agent.answers["sample"] = answer
@@ -147,12 +147,12 @@ async def test_what_should_not_wait_is_said_at_once(watch: Callable[..., Watch],
     await told(one, reached)
     assert not said.is_set()
     agent.sample["connect_ms"] = 520.0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await said.wait()
     await told(one, lambda sample: sample.connect_ms == 520.0)
     said.clear()
     agent.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await said.wait()
     await told(one, lost)
 
@@ -165,6 +165,6 @@ async def test_close_hangs_up_and_leaves_no_task(watch: Callable[..., Watch], ma
     await one.close()
     assert one.ended
     assert asyncio.all_tasks() == before
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while agent.peers:
             await asyncio.sleep(0.01)
