@@ -76,7 +76,7 @@ async def test_reports_come_once_a_second_and_end_with_the_worker(registry: Regi
     fleet.roster.worked("jp000001", 0.1)
     told = reporter(fleet, registry=registry)
     running = asyncio.create_task(told.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (reports := (await registry.reports.read([], [])).reports):
             await asyncio.sleep(0.05)
     assert json.loads(reports[0].dump())["nodes"]["jp000001"][0] == 1
