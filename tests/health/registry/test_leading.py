@@ -25,7 +25,7 @@ async def test_lease_is_one_holders_until_released_or_over(registry: Registry, r
     assert not await registry.acquire("scorer", "b", 30)
     await registry.release("scorer", "a")
     assert await registry.acquire("scorer", "b", 0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not await registry.acquire("scorer", "a", 30):
             await asyncio.sleep(0.01)
     await registry.release("nobody", "a")
