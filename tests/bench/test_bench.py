@@ -34,7 +34,7 @@ def test_cpu_time_counts_living_processes_and_ended_children(started) -> None:
     child_too = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {_BURN.format(0.3)!r}])\n"
     child = started(sys.executable, "-c", child_too + _BURN.format(0.3) + "print('done', flush=True)\ninput()")
     assert child.output.readline() == b"done\n"
-    assert 0.55 < cpu_seconds([child.pid]) < 1.2
+    assert 0.55 < cpu_seconds([child.pid]) < 2
 
 
 def test_an_idle_process_costs_nothing(started) -> None:
@@ -58,7 +58,7 @@ def test_what_a_child_started_ends_with_it(started) -> None:
     child = started("sh", "-c", "sleep 60 & echo $!; wait")
     grandchild = int(child.output.readline())
     child.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while _runs(grandchild):
         assert time.monotonic() < deadline, "the grandchild lives on"
         time.sleep(0.01)
