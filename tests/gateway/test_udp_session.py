@@ -357,10 +357,14 @@ async def test_users_passwords_and_countries(exits: Exits, registry: Registry, g
         return False
 
     wait_for(works)
-    for user, password in (("alice", "wrong"), ("alice-country-us", PASSWORD), ("nobody", PASSWORD)):
+    for user, password, told in (
+        ("alice", "wrong", b"\x01\x01"),
+        ("nobody", PASSWORD, b"\x01\x01"),
+        ("alice-country-us", PASSWORD, b"\x01\x00" + b"\x05\x02\x00\x01" + bytes(6)),
+    ):
         with gateway.connect() as sock:
             sock.sendall(prefixed(user, password) + b"\x05\x03\x00" + at("0.0.0.0", 0))
-            assert b"".join(iter(lambda s=sock: s.recv(100), b"")) == b"\x05\x02\x01\x01"
+            assert b"".join(iter(lambda s=sock: s.recv(100), b"")) == b"\x05\x02" + told
     with gateway.connect() as sock:
         sock.sendall(b"\x05\x01\x00\x05\x03\x00" + at("0.0.0.0", 0))
         assert b"".join(iter(lambda: sock.recv(100), b"")) == b"\x05\xff"
