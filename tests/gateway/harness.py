@@ -54,8 +54,10 @@ class Exit:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, "the stand-in exit did not start"
-        self._origin = int(json.loads(line)["origin"])
+        self._origin = int(json.loads(line)["origin"]) if line else 0
+        if not line:
+            self.close()
+            raise AssertionError("the stand-in exit did not start")
 
     def tell(self, command: str) -> None:
         assert self.process.stdin is not None
@@ -69,7 +71,9 @@ class Exit:
 
     def close(self) -> None:
         self.kill()
-        os.kill(self._origin, signal.SIGKILL)
+        if self._origin:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._origin, signal.SIGKILL)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -34,7 +34,9 @@ class SpeedNode:
             cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n", "the stand-in node did not start"
+        if self.process.stdout.readline() != b"ready\n":
+            self.close()
+            raise AssertionError("the stand-in node did not start")
 
     def tell(self, command: str) -> None:
         assert self.process.stdin is not None
