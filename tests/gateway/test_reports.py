@@ -2,23 +2,20 @@
 
 import asyncio
 import base64
-import socket
-import struct
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
 from deploy import ports
-from health.book import ANSWERS_OF
 from health.model import Node, Score
 from health.registry import Registry
 from tests.gateway.harness import MACHINE, Gateway
-from tests.gateway.upstreams import Scripted, Talk, banner_and_echo, microsocks, saying, serving
+from tests.gateway.upstreams import banner_and_echo, microsocks, serving
 
 Gateways = Callable[..., Gateway]
 GOOD, DEAD = "jp000001", "jp000002"
@@ -140,72 +137,3 @@ async def test_while_no_scorer_lives_the_gateways_go_on_by_what_they_know(
     ejected = [line for line in gateway.log.read_text().splitlines() if "node ejected" in line]
     assert [DEAD in line for line in ejected] == [True]
     assert DEAD not in await scored(registry), "nobody scores it"
-
-
-BLOCKED = "127.0.0.2"
-
-
-def target(how: str) -> Talk:
-    """A site that does not like the exit of one address; the others are told the banner."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if writer.get_extra_info("peername")[0] != BLOCKED:
-            await banner_and_echo(reader, writer)
-        elif how == "reset":
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif how == "silence":
-            await asyncio.sleep(60)
-        else:
-            await reader.read(1)
-
-    return talk
-
-
-async def ask(gateway: Gateway, node: str, port: int, how: str) -> None:
-    """One connection by a node, which says something and hangs up when it was answered or after a moment."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    try:
-        login = f"Proxy-Authorization: Basic {_basic(f'u-node-{node}')}\r\n"
-        if how == "plain":
-            writer.write(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{login}\r\n".encode())
-        else:
-            writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: a\r\n{login}\r\nhello".encode())
-        with suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(0.2):
-                await reader.readuntil(b"220")
-                await reader.readline()
-    except asyncio.IncompleteReadError:
-        pass
-    finally:
-        writer.close()
-
-
-async def test_a_site_that_turns_one_exit_away_says_nothing_of_the_exit(
-    registry: Registry, gateways: Gateways, redis_server: object
-) -> None:
-    """All traffic of a country goes to a single site. Only what is never answered at all may be the exit's fault."""
-    ways = {"jp": "refused", "us": "reset", "gb": "closed", "fr": "plain", "de": "silence"}
-    nodes = [f"{country}00000{number}" for country in ways for number in (1, 2)]
-    async with AsyncExitStack() as stack:
-        good, disliked = (stack.enter_context(microsocks(dials_from=address)) for address in ("127.0.0.1", BLOCKED))
-        refusing = await stack.enter_async_context(Scripted(saying(b"\5\0", b"\5\5\0\1\0\0\0\0\0\0"))())
-        for country, how in ways.items():
-            await put(registry, f"{country}000001", good)
-            await put(registry, f"{country}000002", f"socks5://{refusing.place}" if how == "refused" else disliked)
-        gateway = gateways()
-        stack.enter_context(scorer(redis_server.url))  # type: ignore[attr-defined]
-        async with asyncio.timeout(20):
-            while len(await registry.scores(nodes)) < len(nodes) or not await told(registry):
-                await asyncio.sleep(0.05)
-        for country, how in ways.items():
-            port = await stack.enter_async_context(serving(target("reset" if how == "plain" else how)))
-            asked = (ask(gateway, f"{country}00000{number}", port, how) for number in (1, 2) for _ in range(50))
-            await asyncio.gather(*asked)
-        async with asyncio.timeout(20):
-            while (await registry.scores(nodes))["de000002"].healthy:
-                await asyncio.sleep(0.05)
-        scores = await registry.scores(nodes)
-    assert {node: score.inputs["flow"] for node, score in scores.items() if score.inputs["flow"]} == {"de000002": -1}
-    assert [node for node, score in scores.items() if score.value == 0 or not score.healthy] == ["de000002"]
-    asked_for = {country: scores[f"{country}000002"].seen["dials"] for country in ways}
-    assert min(asked_for.values()) >= ANSWERS_OF, "else none of them says anything"

@@ -5,8 +5,6 @@ import json
 import os
 import resource
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,24 +15,9 @@ import pytest
 from health import speed_line, speed_measure
 from health.reasons import Reason
 from health.speed_measure import Measured, longest, measure
-from tests.health.registry.certificates import DAY, Authority
-from tests.health.speed_node import ROOT, SpeedNode, connect, settings
+from tests.health.speed_node import SpeedNode, connect, settings
 
 NODE = "jp3f9a1c"
-# As the collector's own process measures: on uvloop, with the authorities that it found when it started.
-MEASURES = """
-import dataclasses, json, sys, uvloop
-from health import speed_line
-from health.config import SpeedTestSettings
-from health.speed_measure import measure
-from tests.health.speed_node import connect
-speed_line.CONNECT_S = 2.0
-node, path, *places = sys.argv[1:]
-for place in places:
-    urls = {"download_url": f"https://{place}/bytes?n={{bytes}}", "upload_url": f"https://{place}/sink"}
-    settings = SpeedTestSettings(**urls, bytes=1_000_000, seconds=2)
-    print(json.dumps(dataclasses.asdict(uvloop.run(measure(settings, node, path, connect)))))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -232,55 +215,6 @@ async def test_it_never_takes_longer_than_said(node: SpeedNode) -> None:
     began = time.monotonic()
     await test(node, **how)
     assert time.monotonic() - began < longest(settings(**how))  # type: ignore[arg-type]
-
-
-def over_tls(node: SpeedNode, authority: str, *places: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURES, node.id, node.path, *places],
-        env={**os.environ, "SSL_CERT_FILE": authority},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_an_endpoint_that_speaks_tls(tmp_path: Path) -> None:
-    """It is who it says it is, by an authority that the operator named; else nothing is sent to it."""
-    ours, strangers = Authority(tmp_path, "ours"), Authority(tmp_path, "strangers")
-    ours.issue("good", ["public.test", "9.9.9.9"])
-    ours.issue("other", ["other.test"])
-    ours.issue("over", ["public.test"], valid=-DAY)
-    strangers.issue("strange", ["public.test"])
-    certificates = {443: "good", 444: "other", 445: "over", 446: "strange"}
-    node = SpeedNode(NODE, tmp_path, *(f"{port}={tmp_path}/{name}" for port, name in certificates.items()))
-    try:
-        named, numeric, other, over, strange, plain, silent = over_tls(
-            node, str(ours.file), "public.test", "9.9.9.9", *(f"public.test:{port}" for port in (444, 445, 446, 82, 81))
-        )
-        (unknown,) = over_tls(node, str(strangers.file), "public.test")
-    finally:
-        node.close()
-    for found in (named, numeric):
-        assert (found["reason"], found["error"], found["moved"]) == ("ok", "", 2_000_000)
-        assert found["download_mbps"] > 20
-        assert found["upload_mbps"] > 20
-        assert 0 < found["latency_ms"] < 50
-    for found, words in (
-        (other, "certificate is not accepted: Hostname mismatch, certificate is not valid for 'public.test'"),
-        (over, "certificate is not accepted: certificate has expired"),
-        (strange, "certificate is not accepted: unable to get local issuer certificate"),
-        (unknown, "certificate is not accepted: unable to get local issuer certificate"),
-        (plain, "TLS with the endpoint failed: "),
-    ):
-        assert (found["reason"], found["moved"], found["download_mbps"]) == ("target_protocol", 0, None)
-        assert found["error"].removeprefix("the endpoint's ").startswith(words)
-        assert "Error" not in found["error"]
-        assert "[" not in found["error"]
-    assert (silent["reason"], silent["moved"]) == ("target_timeout", 0)
 
 
 test.__test__ = False  # type: ignore[attr-defined]
