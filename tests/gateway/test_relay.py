@@ -1,6 +1,7 @@
 """The tunnel between two socket pairs, in this process."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -42,6 +43,7 @@ class Bench:
         self.target, near_target = pair()
         self.passed = (0, 0)
         self.first_bytes = 0
+        self.cuts = 0
         self.finished = asyncio.get_running_loop().create_future()
         self.tunnel: Tunnel | None = Tunnel(shared, near_client, near_target, self)
 
@@ -56,6 +58,9 @@ class Bench:
 
     def first_byte(self) -> None:
         self.first_bytes += 1
+
+    def cut_off(self) -> None:
+        self.cuts += 1
 
     async def end(self) -> Reason:
         reason = await asyncio.wait_for(asyncio.shield(self.finished), 20)
@@ -367,6 +372,28 @@ async def test_a_reset_passes_on(bench: Bench, who: str, reason: Reason) -> None
     with pytest.raises(ConnectionResetError):
         await read_all(other)
     assert await bench.end() is reason
+
+
+@pytest.mark.parametrize(
+    ("first", "how", "cuts"),
+    [("", "end", 1), ("", "reset", 1), ("a byte", "end", 0), ("a byte", "reset", 0), ("the client's end", "end", 0)],
+)
+async def test_a_target_that_ends_it_unasked_and_without_a_byte(bench: Bench, first: str, how: str, cuts: int) -> None:
+    bench.it.start()
+    if first == "a byte":
+        await send(bench.target, b"x")
+        assert await read_until(bench.client, b"x")
+    elif first:
+        bench.client.shutdown(socket.SHUT_WR)
+        assert await read_all(bench.target) == b""
+    if how == "reset":
+        bench.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    bench.target.close()
+    with contextlib.suppress(ConnectionResetError):
+        await read_all(bench.client)
+    bench.client.close()
+    await bench.end()
+    assert bench.cuts == cuts
 
 
 async def test_a_reset_right_behind_data_is_no_orderly_end(bench: Bench) -> None:

@@ -39,7 +39,7 @@ def scorer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 async def put(registry: Registry, node_id: str, url: str) -> None:
     await registry.put_node(
-        Node(id=node_id, country="jp", kind="upstream", machine=MACHINE, status="serving", upstream=url)  # type: ignore[arg-type]
+        Node(id=node_id, country=node_id[:2], kind="upstream", machine=MACHINE, status="serving", upstream=url)  # type: ignore[arg-type]
     )
 
 

@@ -22,13 +22,13 @@ def settings(
 
 
 class SpeedNode:
-    """One node: its agent listens at `path`."""
+    """One node: its agent listens at `path`. `tls`: which ports of the endpoint speak it (see `speed_stand_in`)."""
 
-    def __init__(self, node_id: str, directory: Path) -> None:
+    def __init__(self, node_id: str, directory: Path, *tls: str) -> None:
         self.id, self.path = node_id, str(directory / f"{node_id}.sock")
         self.process = subprocess.Popen(
             ["unshare", "-n", "sh", "-c", _INNER + f'{sys.executable} -m tests.health.speed_stand_in "$@"', "node",
-             node_id, self.path],
+             node_id, self.path, *tls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
