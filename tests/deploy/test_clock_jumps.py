@@ -73,22 +73,30 @@ class World:
         self.up = up
         self.redis = redis
         self._log = directory / "standby.log"
+        self._standby: list[subprocess.Popen[bytes]] = []
 
     def stand_by(self) -> None:
-        """They end with `up.kill`."""
         at = {
             "VPNEXIT_SCORER__METRICS_LISTEN": f"{self.up.address}:{STANDBY_SCORER}",
             "VPNEXIT_COLLECTOR__METRICS_LISTEN": f"{self.up.address}:{STANDBY_COLLECTOR}",
         }
         for part in ("scorer", "collector"):
             with self._log.open("ab") as log:
-                subprocess.Popen(
-                    [sys.executable, "-m", "deploy.cli", part],
-                    cwd=ROOT,
-                    env={**self.up.env, **at, "VPNEXIT_REDIS__URL": self.redis},
-                    stdout=log,
-                    stderr=log,
+                self._standby.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "deploy.cli", part],
+                        cwd=ROOT,
+                        env={**self.up.env, **at, "VPNEXIT_REDIS__URL": self.redis},
+                        stdout=log,
+                        stderr=log,
+                    )
                 )
+
+    def end(self) -> None:
+        for process in self._standby:
+            process.kill()
+            process.wait()
+        self.up.kill()
 
     @property
     def said(self) -> str:
@@ -213,7 +221,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
         stack.callback(redis.remove)
         redis.start()
-        stack.callback(up.kill)
+        made = World(clock, up, redis.url, directory)
+        stack.callback(made.end)
         up.env |= clock.env | {
             "VPNEXIT_MACHINE": MACHINE,
             "VPNEXIT_LOG_LEVEL": "info",
@@ -221,7 +230,6 @@ def world(tmp_path: Path) -> Iterator[World]:
         }
         up.start("--redis", redis.url)
         up.wait_ready(30)
-        made = World(clock, up, redis.url, directory)
         made.stand_by()
         exits = [Exit(node, directory) for node in JAPAN]
         for exit_ in exits:
