@@ -177,6 +177,7 @@ async def test_a_new_token_counts_after_starting_anew(exits: Exits, registry: Re
     gateway.configure()
     gateway.process.send_signal(signal.SIGHUP)
     await until(lambda: said(gateway, "gateway started anew"))
+    await until(lambda: len(gateway.workers()) == 1, what="the old worker ended")
     request = urllib.request.Request(f"http://127.0.0.1:{gateway.metrics_port}/metrics")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(request, timeout=5)
