@@ -1,7 +1,8 @@
 """`vpnexit up`: everything on this machine, without Docker, root or credentials.
 
-A private Redis, control, scorer, collector and a gateway of one worker, as children of one supervisor. The one exit is
-this machine's own address. Everything is checked before anything is started, so that a mistake ends in one clear line.
+A private Redis, control, two scorers and collectors (one works, one stands by) and a gateway of one worker, as children
+of one supervisor. The one exit is this machine's own address. Everything is checked before anything is started, so that
+a mistake ends in one clear line.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import shlex
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -100,18 +101,18 @@ def _country(text: str) -> str:
         raise UpError(f"--country: {error}") from None
 
 
-def programs(plan: Plan) -> list[Program]:
-    """What is started, in this order, and stopped in the reverse."""
+def programs(plan: Plan) -> list[list[Program]]:
+    """What is started: each group side by side, one group after the other. It is stopped in the reverse order."""
     settings = plan.settings
-    found = [] if plan.redis is None else [_redis(plan.redis, settings)]
+    redis = [] if plan.redis is None else [_redis(plan.redis, settings)]
     gateway_stops_within = settings.gateway.drain_timeout + _STOP_MARGIN_S
-    found.append(_part("control", plan, http_ok(*ports.reachable(settings.control.listen), "/api/health")))
-    found.append(_part("scorer", plan))
-    found.append(_part("collector", plan))
+    control = _part("control", plan, http_ok(*ports.reachable(settings.control.listen), "/api/health"))
+    health = [_part("scorer", plan), _part("collector", plan)]
     # Asked through the proxy itself: 200 once an exit is chosen, 407 where it asks for a user first.
     ready = http_ok(*ports.reachable(settings.gateway.listen[0]), "http://vpnexit.internal/", good=(200, 407))
-    found.append(_part("gateway", plan, ready, gateway_stops_within))
-    return found
+    gateway = _part("gateway", plan, ready, gateway_stops_within)
+    standbys = [replace(part, name=f"{part.name}2") for part in health]
+    return [redis, [control, *health, gateway], standbys]
 
 
 def _redis(binary: Path, settings: Settings) -> Program:
@@ -160,16 +161,13 @@ async def _run(plan: Plan, began: float) -> None:
     console.print("stopped")
 
 
-async def _start(supervisor: Supervisor, wanted: list[Program]) -> None:
-    """Redis first, since everybody asks it; the rest side by side."""
-    first, rest = (wanted[:1], wanted[1:]) if wanted[0].name == "redis" else ([], wanted)
+async def _start(supervisor: Supervisor, groups: list[list[Program]]) -> None:
     faults: list[str] = []
     try:
-        for program in first:
-            await supervisor.start(program)
-        async with asyncio.TaskGroup() as group:
-            for program in rest:
-                group.create_task(supervisor.start(program), name=f"start {program.name}")
+        for group in groups:
+            async with asyncio.TaskGroup() as tasks:
+                for program in group:
+                    tasks.create_task(supervisor.start(program), name=f"start {program.name}")
     except* StartError as errors:
         faults = [str(error) for error in errors.exceptions]
     if faults:

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 
 BACKLOG = 4096
-RESERVE = 128  # listeners, agents, Redis, logs, name servers
+RESERVE = 128  # listeners, Redis, logs, name servers
 MOST_DESCRIPTORS = 1_048_576
 # A peer that went away without a word is noticed after 60 + 4 * 15 s.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))

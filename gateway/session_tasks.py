@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # A burst may outrun this worker's lease of its user's connections, which is renewed within 50 ms.
 LEASE_WAIT_S = 0.2
+_LOGIN_REFUSED = (Reason.AUTH_REQUIRED, Reason.AUTH_FAILED, Reason.AUTH_SLOWED, Reason.AUTH_BUSY)
 
 
 async def guard(session: "Session", work: Coroutine[Any, Any, None]) -> None:
@@ -66,6 +67,27 @@ async def identify_then(
     await identify(session, credentials, raw)
     session.handed_on()
     session.go_on(then)
+
+
+async def log_in(
+    session: "Session",
+    raw: bytes,
+    credentials: tuple[str, str],
+    then: "Callable[[Session, WireError | None], None]",
+) -> None:
+    """The same where the answer to a log-in comes before that to the request: `then` is told what will be refused.
+
+    Raises WireError where the log-in itself is.
+    """
+    denied = None
+    try:
+        await identify(session, credentials, raw)
+    except WireError as error:
+        if error.reason in _LOGIN_REFUSED:
+            raise
+        denied = error
+    session.handed_on()
+    session.go_on(lambda session: then(session, denied))
 
 
 async def dial(session: "Session", target: Target) -> Dialled:

@@ -5,6 +5,7 @@ Exactly one reply, sent when the outcome is known.
 
 from socket import AF_INET, AF_INET6, inet_pton
 
+from gateway import session_tasks
 from gateway.dialled import Dialled
 from gateway.identity import socks_raw
 from gateway.session import Session
@@ -55,20 +56,25 @@ def step4(session: Session) -> None:
 def _log_in(session: Session, user: str, password: str) -> bool:
     """True where the same was proved before; else the steps go on once it is."""
     raw = socks_raw(user, password)
-    if session.known(raw):
-        _proved(session)
-        return True
-    session.identify_then(raw, lambda: (user, password), _go_on)
-    return False
+    denied = None
+    try:
+        known = session.known(raw)
+    except WireError as error:
+        known, denied = True, error
+    if known:
+        _proved(session, denied)
+    else:
+        session.run(session_tasks.log_in(session, raw, (user, password), _go_on))
+    return known
 
 
-def _proved(session: Session) -> None:
+def _proved(session: Session, denied: WireError | None) -> None:
     session.protocol = ANSWERS5
-    session.send(session.state.auth_result(True))
+    session.send(session.state.auth_result(True, denied))
 
 
-def _go_on(session: Session) -> None:
-    _proved(session)
+def _go_on(session: Session, denied: WireError | None) -> None:
+    _proved(session, denied)
     session.resume()
 
 

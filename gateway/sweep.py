@@ -4,10 +4,14 @@ that only long tunnels need, and users' monthly bytes, those of plain HTTP and U
 
 import socket
 
+import structlog
+
 from gateway.relay import Tunnel
 from gateway.session import Session
 from gateway.worker import Worker
 from health.reasons import Reason
+
+log = structlog.get_logger()
 
 PERIOD_S = 5.0
 _AT_ONCE = 500  # tunnels looked at before the others get their turn
@@ -42,19 +46,25 @@ class Sweep:
         end = start + _AT_ONCE
         now = self._loop.time()
         for session in sessions[start:end]:
-            tunnel, traffic = session.tunnel_of, session.traffic
-            if tunnel is not None:
-                self._look_at(session, tunnel, now)
-            elif traffic is not None:
-                session.settle(traffic.passed)
-                if session.grant is not None and session.grant.exhausted:
-                    traffic.end(Reason.QUOTA_USED)
+            try:
+                self._look_at(session, now)
+            except Exception:  # one that cannot be looked at must not keep the others from it
+                log.exception("connection could not be looked at", conn_id=session.conn_id)
         if end < len(sessions):
             self._handle = self._loop.call_soon(self._look, sessions, end)  # type: ignore[assignment]
         else:
             self._handle = self._loop.call_later(PERIOD_S, self._begin)
 
-    def _look_at(self, session: Session, tunnel: Tunnel, now: float) -> None:
+    def _look_at(self, session: Session, now: float) -> None:
+        tunnel, traffic = session.tunnel_of, session.traffic
+        if tunnel is not None:
+            self._look_at_tunnel(session, tunnel, now)
+        elif traffic is not None:
+            session.settle(traffic.passed)
+            if session.grant is not None and session.grant.exhausted:
+                traffic.end(Reason.QUOTA_USED)
+
+    def _look_at_tunnel(self, session: Session, tunnel: Tunnel, now: float) -> None:
         settings, passed = self._worker.settings, tunnel.passed
         if not tunnel.seen_at:
             for sock in (tunnel.up.source, tunnel.down.source):

@@ -36,7 +36,9 @@ class Peer(NamedTuple):
 
 
 class Worker:
-    """One worker's parts, and its open sessions. `places`: connections that its descriptors are enough for."""
+    """One worker's parts, and its open sessions. `places`: connections that its descriptors would be enough for without
+    any node.
+    """
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class Worker:
         self.limiter = limiter
         self.metrics = metrics
         self.log = log
-        self.places = places
+        self._places = places
         self.dialler = Dialler(fleet, poller, settings.allow_targets, settings.dial_timeout, metrics)
         self.shared = Shared(poller, pipes)
         self.handshakes = Deadlines(loop, settings.handshake_timeout)
@@ -70,6 +72,11 @@ class Worker:
         self.empty.set()
         self.peer = lru_cache(PEERS_KEPT)(self._look_at)
         self.place = lru_cache(PEERS_KEPT)(self._place)
+
+    @property
+    def places(self) -> int:
+        """Connections that its descriptors are enough for: each has two, a link to a node one."""
+        return max(self._places - len(self.fleet.links) // 2, 1)
 
     def drain(self) -> None:
         """From now on answers end their connections, and those that only wait for another request end now."""

@@ -1,33 +1,26 @@
 """One per machine: asks the agents of its nodes once a second and writes what they say.
 
-A node's watch keeps one connection to its agent and measures at its own moment, so no node waits for another. The
-collector writes the newest samples in one go, once a second, which is also its sign of life. An agent that is gone
-gives a negative sample at once; one that stays silent (a busy machine) only after three questions.
+A node's watch (`health.watch`) measures at its own moment, so no node waits for another. The collector writes the
+newest samples in one go, once a second, which is also its sign of life.
 
-An agent that says what cannot be true gives a negative sample at once, too: who is wrong in one number is not to be
-believed about the kill switch. It is asked again over a new connection.
-
-A second collector on the machine stands by: it asks as well, and writes once the first is dead, or so silent that its
-lease has ended.
+A second collector on the machine stands by (`health.lease`): it asks as well, and writes once the first is gone.
 """
 
 import asyncio
 import contextlib
-import random
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
-from pydantic import ValidationError
 
-from health import collector_numbers, holder, score
-from health.agent_client import AgentClient, AgentError
+from health import collector_numbers, score
 from health.config import OPEN, CollectorSettings, MetricsSettings, RedisSettings, SpeedTestSettings
-from health.exposing import exposing
+from health.exposing import Exposed
+from health.lease import Lease
 from health.model import Node, NodeKind, NodeStatus, Sample
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
+from health.watch import Watch
 
 if TYPE_CHECKING:
     from health.speed_runner import SpeedRunner
@@ -35,11 +28,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 # Agents that go away together (their machine's engine, say) are written together.
 _TOGETHER_S = 0.05
-_MUCH_SLOWER_MS = 100.0
-
-
-class _NonsenseError(Exception):
-    """An agent said what cannot be true."""
 
 
 async def run(
@@ -55,9 +43,10 @@ async def run(
     with stop_signals() as stop:
         try:
             log.info("collector started", machine=machine)
-            async with exposing(settings.metrics_listen, metrics):
+            with Exposed(settings.metrics_listen, metrics) as exposed:
                 async for _ in ticks(settings.interval, stop):
                     await collector.tick()
+                    await exposed.follow(collector.lease)
         finally:
             await collector.close()
             await registry.close()
@@ -81,8 +70,7 @@ class Collector:
         self._settings = settings
         self._registry = registry
         self._machine = machine
-        self._holder = holder.name()
-        self._writes: bool | None = None
+        self.lease = Lease(registry, f"collecting:{machine}", settings.lease)
         self._watches: dict[str, Watch] = {}
         self._direct: set[str] = set()
         self._urgent: asyncio.Task[None] | None = None
@@ -98,7 +86,7 @@ class Collector:
             await self._follow(nodes, complete=complete)
             await self._write()
             collector_numbers.ROUND.set_to_current_time()
-            if self._speed is not None and complete and self._writes:
+            if self._speed is not None and complete and self.lease.held:
                 await self._speed.tick({i: node for i, node in nodes.items() if node.machine == self._machine})
         except RegistryError as error:
             collector_numbers.REDIS_ERRORS.inc()
@@ -118,36 +106,17 @@ class Collector:
         await asyncio.gather(*(watch.close() for watch in watches))
         if self._urgent is not None:
             await self._urgent
-        if self._writes:
-            with contextlib.suppress(RegistryError):
-                await self._registry.release(self._role, self._holder)
-
-    @property
-    def _role(self) -> str:
-        return f"collecting:{self._machine}"
+        with contextlib.suppress(RegistryError):
+            await self.lease.give_back()
 
     async def _write(self) -> None:
         started = time.monotonic()
-        writes = await self._acquire() or await self._succeed()
-        if writes != self._writes:
-            log.info("collecting" if writes else "standing by", machine=self._machine)
-        self._writes = writes
+        writes = await self.lease.hold()
         # What is measured while another one writes is not kept for later. After a long stall another one may write.
         fresh = self._fresh()
         if writes and time.monotonic() - started < self._settings.lease:
             collector_numbers.NUMBERS.take(fresh)
             await self._registry.put_samples(self._machine, fresh)
-
-    async def _acquire(self) -> bool:
-        return await self._registry.acquire(self._role, self._holder, self._settings.lease)
-
-    async def _succeed(self) -> bool:
-        """Take the lease of one that is dead, as far as this machine can tell; a silent one's has to end by itself."""
-        other = await self._registry.leader(self._role)
-        if not holder.is_dead(other):
-            return False
-        await self._registry.release(self._role, other)
-        return await self._acquire()
 
     def _hurry(self) -> None:
         """What a watch just learnt need not wait for the next tick."""
@@ -176,134 +145,6 @@ class Collector:
         now = time.time()
         measured = [watch.take() for watch in self._watches.values()]
         return [s for s in measured if s is not None] + [score.direct_sample(i, now) for i in self._direct]
-
-
-class Watch:
-    """One node's agent, asked at a steady rate for as long as the watch lives, and at once when its tunnel changes.
-
-    `urgent()` is called when it said, or its silence says, what should not wait.
-    """
-
-    def __init__(self, node_id: str, path: str, settings: CollectorSettings, urgent: Callable[[], None]) -> None:
-        self.path = path
-        self._node = node_id
-        self._settings = settings
-        self._urgent = urgent
-        self._refused = 0
-        self._before: Sample | None = None
-        self._extra: asyncio.Task[None] | None = None
-        self._client: AgentClient | None = None
-        self._newest: Sample | None = None
-        self._silent = 0
-        self._reached: bool | None = None
-        self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"watch {node_id}")
-
-    @property
-    def ended(self) -> bool:
-        """True where it ended by itself, which it should not."""
-        return self._task.done()
-
-    def take(self) -> Sample | None:
-        """What was measured since the last call, if anything."""
-        newest, self._newest = self._newest, None
-        return newest
-
-    async def close(self) -> None:
-        """Stop asking and hang up."""
-        self._stop.set()
-        tasks = [self._task] if self._extra is None else [self._task, self._extra]
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("a watch failed", node=self._node, exc_info=result)
-        self._hang_up()
-
-    async def _run(self) -> None:
-        interval = self._settings.interval
-        first = random.uniform(0, interval)  # noqa: S311 - spreads the questions, keeps no secret
-        async for _ in ticks(interval, self._stop, first=first):
-            await self._measure()
-
-    async def _measure(self) -> None:
-        try:
-            client = self._client or await self._connect()
-            answer = await client.sample(self._settings.timeout)
-            if answer.get("node", self._node) != self._node:
-                raise _NonsenseError("it speaks of another node")
-            known = {"schema": 1, "node": self._node, "at": time.time(), "reachable": True, "refused": self._refused}
-            self._take(Sample.model_validate({**answer, **known}))
-        except AgentError as error:
-            self._failed(str(error))
-        except ValidationError as error:
-            self._refuse(f"its {'.'.join(str(part) for part in error.errors()[0]['loc'])[:100]} cannot be")
-        except _NonsenseError as error:
-            self._refuse(str(error))
-        else:
-            self._silent = 0
-            self._report(True, "")
-
-    def _take(self, sample: Sample) -> None:
-        before, self._before = self._before, sample
-        self._newest = sample
-        if before is not None and _worth_telling(before, sample):
-            self._urgent()
-
-    async def _connect(self) -> AgentClient:
-        client = AgentClient(self.path, on_close=self._on_close, on_state=self._on_state)
-        hello = await client.connect(self._settings.timeout)
-        if hello.node != self._node:
-            client.close()
-            raise _NonsenseError(f"it says it is {hello.node[:20]!r}")
-        self._client = client
-        return client
-
-    def _on_state(self, _tunnel: str, _generation: int) -> None:
-        if self._extra is None or self._extra.done():
-            self._extra = asyncio.create_task(self._measure(), name=f"changed {self._node}")
-
-    def _on_close(self) -> None:
-        self._client = None
-        self._failed("agent closed")
-        self._urgent()
-
-    def _refuse(self, reason: str) -> None:
-        self._refused += 1
-        if self._refused == 1:
-            log.warning("sample refused", node=self._node, reason=reason)
-        self._hang_up()
-        self._newest = self._unreachable()
-
-    def _failed(self, reason: str) -> None:
-        self._silent += 1
-        if self._client is not None and self._silent < score.FALL:
-            return
-        self._hang_up()
-        self._newest = self._unreachable()
-        self._report(False, reason)
-
-    def _unreachable(self) -> Sample:
-        return score.unreachable_sample(self._node, time.time()).model_copy(update={"refused": self._refused})
-
-    def _hang_up(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _report(self, reached: bool, reason: str) -> None:
-        if reached and self._reached is not True:
-            log.info("agent answers", node=self._node)
-        elif not reached and self._reached is not False:
-            log.warning("agent does not answer", node=self._node, reason=reason)
-        self._reached = reached
-
-
-def _worth_telling(before: Sample, after: Sample) -> bool:
-    """Another state, or twice as slow as a moment ago."""
-    changed = any(getattr(before, name) != getattr(after, name) for name in ("tunnel", "generation", "kill_switch"))
-    was, now = before.connect_ms, after.connect_ms
-    return changed or (was is not None and now is not None and now > max(2 * was, was + _MUCH_SLOWER_MS))
 
 
 def _alive(node: Node) -> bool:

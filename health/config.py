@@ -176,7 +176,8 @@ class CollectorSettings(BaseModel):
 class ScorerSettings(BaseModel):
     """The scorer computes every `interval` seconds and leads by a lease of `lease` seconds.
 
-    A standby takes over within `lease` + `interval` seconds of its leader's death.
+    A standby takes over within `lease` + `interval` seconds of its leader's death, on the same machine within
+    `interval` seconds.
     """
 
     model_config = ConfigDict(extra="forbid")

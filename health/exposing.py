@@ -3,54 +3,66 @@
 Besides our numbers that registry has the process's (descriptors, memory, CPU time, start), where Linux tells them.
 """
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator
+import time
+from typing import Self
 
 import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
 from health.config import MetricsSettings
+from health.lease import Lease
 from health.monitor import Monitor
 
 log = structlog.get_logger()
 
-RETRY_S = 5.0
+PATIENCE_S = 5.0
 _BACKLOG = 64
 
 
-@contextlib.asynccontextmanager
-async def exposing(address: str, settings: MetricsSettings) -> AsyncIterator[None]:
-    """Answer on `address` (host:port) while inside.
+class Exposed:
+    """The numbers at `address` (host:port), while the block lasts and the address is this process's.
 
-    Where it cannot be listened on, that is logged once and tried again every 5 s: health matters more than its numbers.
+    Of several processes of one role on a machine it is that of the one that works, so that Prometheus finds it where
+    the last one was. Where it cannot be listened on that is tried again, and logged once it has failed for 5 s: health
+    matters more than its numbers, and another one may be about to leave.
     """
-    token = settings.token.get_secret_value() if settings.token is not None else ""
-    monitor = Monitor(lambda: True, _show, _bind, token)
-    listening = asyncio.create_task(_listen(monitor, address), name="metrics")
-    try:
-        yield
-    finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-        monitor.close()
 
+    def __init__(self, address: str, settings: MetricsSettings) -> None:
+        token = settings.token.get_secret_value() if settings.token is not None else ""
+        self._monitor = Monitor(lambda: True, _show, _bind, token)
+        self._address = address
+        self._failing_since: float | None = None
+        self._told = False
 
-async def _listen(monitor: Monitor, address: str) -> None:
-    told = False
-    while True:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monitor.close()
+
+    async def follow(self, lease: Lease) -> None:
+        """To be called after each look at `lease`."""
+        if lease.beside:
+            self._monitor.close()
+            self._failing_since = None
+        elif not self._monitor.address:
+            await self._listen(stands_by=lease.held is False)
+
+    async def _listen(self, *, stands_by: bool) -> None:
         try:
-            await monitor.listen(address)
+            await self._monitor.listen(self._address)
         except OSError as error:
-            if not told:
-                log.error("metrics are not shown", listen=address, reason=error.strerror or str(error))
-            told = True
-            await asyncio.sleep(RETRY_S)
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            # Two may stand by for one on another machine.
+            if now - self._failing_since >= PATIENCE_S and not self._told and not stands_by:
+                log.error("metrics are not shown", listen=self._address, reason=error.strerror or str(error))
+                self._told = True
         else:
-            log.info("metrics", listen=address)
-            return
+            log.info("metrics", listen=self._address)
+            self._failing_since, self._told = None, False
 
 
 async def _show() -> bytes:

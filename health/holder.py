@@ -19,12 +19,16 @@ def name() -> str:
     return ".".join([_where(), str(os.getpid()), _fields(os.getpid())[_START], secrets.token_hex(8)])
 
 
+def is_here(holder: str) -> bool:
+    """Whether `holder` is, or was, a process that this one can see."""
+    return holder.partition(".")[0] == _where()
+
+
 def is_dead(holder: str) -> bool:
     """Whether `holder` is for certain no more; False for one that this process cannot see."""
-    where, _, rest = holder.partition(".")
-    pid, _, rest = rest.partition(".")
+    pid, _, rest = holder.partition(".")[2].partition(".")
     start = rest.partition(".")[0]
-    if where != _where() or not pid.isdigit() or len(pid) > 10:
+    if not is_here(holder) or not pid.isdigit() or len(pid) > 10:
         return False
     fields = _fields(int(pid))
     return not fields or fields[_START] != start or fields[_STATE] in "ZX"

@@ -49,6 +49,7 @@ class Monitor:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        self._server, self.address = None, ""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

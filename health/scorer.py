@@ -5,7 +5,6 @@ between two looks in `health.book`.
 """
 
 import contextlib
-import secrets
 import time
 from collections.abc import Mapping
 
@@ -14,7 +13,8 @@ import structlog
 from health import scorer_metrics, scorer_numbers
 from health.book import Book
 from health.config import OPEN, MetricsSettings, RedisSettings, ScorerSettings
-from health.exposing import exposing
+from health.exposing import Exposed
+from health.lease import Lease
 from health.model import Node
 from health.process import stop_signals, ticks
 from health.registry import Registry, RegistryError
@@ -30,9 +30,10 @@ async def run(settings: ScorerSettings, redis: RedisSettings, metrics: MetricsSe
     with stop_signals() as stop:
         try:
             log.info("scorer started")
-            async with exposing(settings.metrics_listen, metrics):
+            with Exposed(settings.metrics_listen, metrics) as exposed:
                 async for _ in ticks(settings.interval, stop):
                     await scorer.tick()
+                    await exposed.follow(scorer.lease)
         finally:
             await scorer.close()
             await registry.close()
@@ -45,10 +46,9 @@ class Scorer:
     def __init__(self, settings: ScorerSettings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
-        self._holder = secrets.token_hex(8)
+        self.lease = Lease(registry, ROLE, settings.lease)
         self._book = Book()
         self._told = scorer_metrics.Told()
-        self._leading: bool | None = None
         self._redis_lost = False
 
     async def tick(self) -> None:
@@ -76,18 +76,16 @@ class Scorer:
 
     async def close(self) -> None:
         """Give the lease back, so that a standby need not wait for its end."""
-        if self._leading:
-            with contextlib.suppress(RegistryError):
-                await self._registry.release(ROLE, self._holder)
+        with contextlib.suppress(RegistryError):
+            await self.lease.give_back()
 
     async def _leads(self) -> bool:
-        leads = await self._registry.acquire(ROLE, self._holder, self._settings.lease)
-        if leads != self._leading:
-            log.info("leading" if leads else "standing by", role=ROLE)
+        led = self.lease.held
+        leads = await self.lease.hold()
+        if leads != led:
             self._book = Book()
             self._told.begin()
             scorer_numbers.leading(leads)
-        self._leading = leads
         return leads
 
     async def _look(self, nodes: Mapping[str, Node]) -> None:

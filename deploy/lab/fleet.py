@@ -53,7 +53,7 @@ def up(place: Place, step: Step, *, http: int, socks: int, api: int) -> Memory:
     with step("VPN servers, whoami, API"):
         servers.write(place.servers)
         servers.start(engine, place.servers)
-    with step("Redis, control, scorer, collector, two gateways, HAProxy"):
+    with step("Redis, control, two scorers, collectors and gateways, HAProxy"):
         _start_product(place, memory)
     with step("exits") as tell:
         _start_exits(place, memory, tell)

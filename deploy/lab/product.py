@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def programs(place: Place, memory: Memory) -> list[Program]:
     return [
         _redis(place),
         _own(place, "control", ready=http_ok(HOST, memory.ports.api, "/api/health")),
-        _own(place, "collector"),
-        _own(place, "scorer"),
+        *_pair(place, "collector"),
+        *_pair(place, "scorer"),
         *(_gateway(place, memory, number) for number in (0, 1)),
         _haproxy(place, memory),
     ]
@@ -122,6 +123,12 @@ def _own(place: Place, name: str, **options: Any) -> Program:
         log=place.output / f"{name}.log",
         **options,
     )
+
+
+def _pair(place: Place, name: str) -> list[Program]:
+    """Two of the same: one works, the other stands by."""
+    one = _own(place, name)
+    return [one, replace(one, name=f"{name}2", log=place.output / f"{name}2.log")]
 
 
 def _gateway(place: Place, memory: Memory, number: int) -> Program:

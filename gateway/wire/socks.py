@@ -120,6 +120,7 @@ class Socks5Handshake:
     def __init__(self, auth_required: bool) -> None:
         self._auth_required = auth_required
         self._buffer = b""
+        self._denied: WireError | None = None
         self._state: Callable[[], Event] = self._greeting
 
     def receive(self, data: bytes | bytearray) -> None:
@@ -139,10 +140,14 @@ class Socks5Handshake:
             self._state = self._closed
             raise
 
-    def auth_result(self, ok: bool) -> bytes:
-        """The answer to the credentials (RFC 1929 section 2). After a refusal the connection must be closed."""
+    def auth_result(self, ok: bool, denied: WireError | None = None) -> bytes:
+        """The answer to the credentials (RFC 1929 section 2). After a refusal the connection must be closed.
+
+        `denied`: they are right, but any request will raise this: RFC 1929 has no word for why, the reply to it has.
+        """
         if self._state != self._waiting:
             raise RuntimeError("no credentials are waiting for an answer")
+        self._denied = denied
         self._state = self._request if ok else self._closed
         return _LOGIN_RIGHT if ok else LOGIN_REFUSED
 
@@ -202,6 +207,8 @@ class Socks5Handshake:
         if len(buffer) < end + 2:
             return _NEED_DATA
         self._state = self._closed
+        if self._denied is not None:
+            raise self._denied
         return _parse_request(self._take(end + 2), start)
 
     def _check_request_head(self, head: bytes) -> None:

@@ -184,6 +184,6 @@ PEERS = (
     ),
     Peer("proxy.py", "proxy.py", _proxy_py, ("http",), "1 worker", 5),
     Peer("pproxy", "pproxy", _pproxy, ("http", "socks"), "no log-in", 5),
-    Peer("glider", "glider", _glider, ("http", "socks"), "no log-in", 2),
+    Peer("glider", "glider", _glider, ("http", "socks"), "no log-in", 4),
     Peer("gost", "gost", _gost, ("http", "socks"), "no log-in", 2),
 )

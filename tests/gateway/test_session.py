@@ -10,8 +10,10 @@ import pytest
 
 from gateway.session import Session
 from gateway.want import Want
+from gateway.wire.base import WireError
 from gateway.wire.http_head import MAX_HEAD
 from health.model import User
+from health.reasons import Reason
 from tests.gateway.inside import PASSWORD, Client, Inside, echoing, user
 from tests.gateway.stub_fleet import node
 
@@ -176,6 +178,43 @@ async def test_urgent_data_in_a_handshake_holds_nobody_up(inside: Inside, port: 
 
 
 # refusals
+
+
+async def told_after_log_in(inside: Inside, name: str, port: int) -> bytes:
+    """What a SOCKS5 client hears after its log-in was found right, to the end."""
+    client = inside.connect()
+    await client.send(b"\x05\x01\x02\x01" + bytes((len(name),)) + name.encode())
+    await client.send(bytes((len(PASSWORD),)) + PASSWORD.encode())
+    assert await client.until(b"\x01\0") == b"\x05\x02\x01\0"
+    await client.send(b"\x05\x01\0\x01\x7f\0\0\1" + port.to_bytes(2) + PAYLOAD)
+    client.finish()
+    return await client.rest()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "code"), [("alice-country-jp", "country_forbidden", 2), ("alice-country-jpx", "bad_want", 1)]
+)
+async def test_a_right_log_in_is_not_refused_for_what_it_asks_for(port: int, name: str, reason: str, code: int) -> None:
+    """RFC 1929 has no word for why; the reply to the request has."""
+    async with Inside(user(allowed_countries=("zz",)), require_auth=True) as inside:
+        assert await told_after_log_in(inside, name, port) == b"\x05" + bytes((code, 0, 1)) + bytes(6)
+        await inside.nothing_left()
+        assert inside.reasons == [reason]
+        assert inside.refusals() == {reason: 1}
+
+
+@pytest.mark.parametrize("reason", [Reason.CONNECTION_LIMIT, Reason.QUOTA_USED])
+async def test_a_right_log_in_is_not_refused_for_a_limit(
+    asking: Inside, port: int, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    def refuse(_: User | None) -> None:
+        raise WireError(reason, "too much")
+
+    assert (await told_after_log_in(asking, "alice", port)).startswith(b"\x05\0\0\x01\x7f")
+    monkeypatch.setattr(asking.worker.limiter, "admit", refuse)
+    assert await told_after_log_in(asking, "alice", port) == b"\x05\x02\0\x01" + bytes(6)
+    await asking.until(lambda: not asking.worker.sessions)
+    assert asking.reasons == ["ok", reason.value]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway import sweep as module
+from gateway.session import Session
 from gateway.sweep import KEEPALIVE, Sweep
 from health.reasons import Reason
 from tests.gateway.inside import PASSWORD, Client, Inside, echoing, user
@@ -214,3 +215,25 @@ async def test_many_are_looked_at_in_turns(port: int, monkeypatch: pytest.Monkey
         sweep.close()
         await asyncio.sleep(2 * PERIOD_S)
         await inside.nothing_left()
+
+
+async def test_a_connection_that_cannot_be_looked_at_keeps_no_other_from_it(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Inside() as inside:
+        await tunnel(inside, port)
+        broken = inside.session.conn_id
+        settle = Session.settle
+
+        def breaking(session: Session, passed: int) -> None:
+            if session.conn_id == broken:
+                raise RuntimeError("as a mistake of ours would")
+            settle(session, passed)
+
+        monkeypatch.setattr(Session, "settle", breaking)
+        sweep = Sweep(inside.worker)
+        await asyncio.sleep(3 * PERIOD_S)
+        await tunnel(inside, port)
+        (new,) = (session for session in inside.worker.sessions if session.conn_id != broken)
+        await inside.until(lambda: new.tunnel_of is not None and new.tunnel_of.seen_at)
+        sweep.close()

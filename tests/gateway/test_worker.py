@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 from gateway.worker import PEERS_KEPT
 from tests.gateway.inside import Inside
+from tests.gateway.stub_fleet import node
 
 HERE = ip_address("127.0.0.1")
 THERE = ip_address("192.0.2.80")
@@ -42,6 +43,11 @@ async def test_what_is_remembered_of_strangers_is_bounded() -> None:
         for number in range(PEERS_KEPT + 100):
             inside.worker.peer(str(ip_address(number)))
         assert inside.worker.peer.cache_info().currsize == PEERS_KEPT
+
+
+async def test_nodes_leave_room_for_fewer_clients() -> None:
+    async with Inside() as few, Inside(*(node(f"zz{number:06}", kind="direct") for number in range(2, 251))) as many:
+        assert few.worker.places - many.worker.places == 125
 
 
 async def test_it_is_empty_when_the_last_one_left() -> None:

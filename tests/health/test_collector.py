@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import itertools
-import math
 import os
 import signal
 import subprocess
@@ -14,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import structlog
 
 from health.agent_client import AgentClient
 from health.collector import Collector
@@ -32,7 +29,7 @@ SETTINGS = CollectorSettings(interval=0.05, timeout=0.5, lease=1.0)
 
 @pytest.fixture(autouse=True)
 def _agents_run_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("health.collector.AgentClient", functools.partial(AgentClient, uid=os.getuid()))
+    monkeypatch.setattr("health.watch.AgentClient", functools.partial(AgentClient, uid=os.getuid()))
 
 
 @pytest.fixture
@@ -89,18 +86,6 @@ async def test_what_the_agent_says_is_written(
     assert await registry.collectors(["m1"]) == {"m1"}
 
 
-async def test_asked_again_and_again_over_one_connection(
-    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
-) -> None:
-    agent = make_agent()
-    await registry.put_node(make_node(agent=agent.path))
-    first = (await until(collector, registry, reached(JP)))[JP]
-    await until(collector, registry, lambda samples: samples[JP].at > first.at + 0.2)
-    assert agent.asked.count("hello") == 1
-    assert agent.asked.count("sample") >= 3
-    assert len(agent.peers) == 1
-
-
 async def test_dead_agent_is_told_at_once_and_found_again(
     collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
 ) -> None:
@@ -138,69 +123,6 @@ async def test_one_silent_agent_holds_nobody_up(
     assert samples[JP].reachable
     us.answers["sample"], us.answers["hello"] = (lambda _: [{"sample": us.sample}]), (lambda _: [us.hello])
     await until(collector, registry, reached(US))
-
-
-async def test_one_question_without_answer_is_forgiven(
-    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
-) -> None:
-    agent = make_agent()
-    await registry.put_node(make_node(agent=agent.path))
-    await until(collector, registry, reached(JP))
-    answer = agent.answers["sample"]
-    for _ in range(3):
-        asked = len(agent.asked)
-        agent.answers["sample"] = lambda _: []
-        async with asyncio.timeout(5):
-            while len(agent.asked) == asked:
-                await asyncio.sleep(0.01)
-        agent.answers["sample"] = answer
-        stamp = (await registry.samples([JP]))[JP].at
-        samples = await until(collector, registry, lambda samples, stamp=stamp: samples[JP].at > stamp + 0.1)
-        assert samples[JP].reachable
-    assert agent.asked.count("hello") == 1
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"loss": -1},
-        {"loss": math.nan},
-        {"probe_ms": math.inf},
-        {"connect_ms": 1e9},
-        {"rx_bytes": 1 << 63},
-        {"memory_bytes": -1},
-        {"targets": {f"198.18.0.{number}:80": 1 for number in range(9)}},
-        {"targets": {"x" * 4000: 1}},
-        {"tunnel": "sideways"},
-        {"rx_bytes": "many"},
-        {"node": US},
-        None,
-        [],
-    ],
-    ids=lambda wrong: str(wrong)[:40],
-)
-async def test_nonsense_makes_the_node_unreachable(
-    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent, wrong: Any
-) -> None:
-    agent = make_agent()
-    agent.answers["sample"] = lambda _: [{"sample": {**agent.sample, **wrong} if wrong else wrong}]
-    await registry.put_node(make_node(agent=agent.path))
-    await until(collector, registry, lost(JP))
-
-
-async def test_a_liar_is_counted_and_named_once(
-    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
-) -> None:
-    agent, honest = make_agent(), dict(make_agent(US).sample)
-    turns = itertools.count()
-    agent.answers["sample"] = lambda _: [{"sample": {**honest, "loss": math.nan if next(turns) % 2 else 0.0}}]
-    await registry.put_node(make_node(agent=agent.path))
-    with structlog.testing.capture_logs() as logged:
-        await until(collector, registry, lambda samples: JP in samples and samples[JP].refused >= 5)
-        await until(collector, registry, reached(JP))
-    refusals = [line for line in logged if line["event"] == "sample refused"]
-    assert [(line["node"], line["reason"]) for line in refusals] == [(JP, "its loss cannot be")]
-    assert sum(line["event"] in ("agent answers", "agent does not answer") for line in logged) == 1
 
 
 async def test_an_agent_that_dies_is_told_before_the_next_round(
@@ -317,15 +239,6 @@ async def test_one_of_two_writes(
         await other.close()
 
 
-async def test_an_agent_of_another_node_is_not_believed(
-    collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
-) -> None:
-    agent = make_agent(US)
-    await registry.put_node(make_node(JP, agent=agent.path))
-    await until(collector, registry, lost(JP))
-    assert "sample" not in agent.asked
-
-
 async def test_nodes_come_move_and_go(
     collector: Collector, registry: Registry, make_node: MakeNode, make_agent: MakeAgent
 ) -> None:
@@ -422,10 +335,10 @@ async def test_close_leaves_no_task_and_no_connection(
 
 PROGRAM = """
 import asyncio, functools, os, sys
-from health import collector
+from health import collector, watch
 from health.agent_client import AgentClient
 from health.config import CollectorSettings, RedisSettings
-collector.AgentClient = functools.partial(AgentClient, uid=os.getuid())
+watch.AgentClient = functools.partial(AgentClient, uid=os.getuid())
 asyncio.run(collector.run(CollectorSettings(), RedisSettings(url=sys.argv[1]), "m1"))
 """
 SCORER = """

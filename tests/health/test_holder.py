@@ -31,6 +31,14 @@ def test_a_killed_process_is_dead_also_before_it_is_reaped() -> None:
     assert holder.is_dead(name)
 
 
+def test_here_is_who_can_be_seen_alive_or_dead() -> None:
+    assert holder.is_here(holder.name())
+    where, pid, start, token = holder.name().split(".")
+    assert holder.is_here(f"{where}.{pid}.{int(start) - 1}.{token}")
+    assert not holder.is_here(f"other-{where}.{pid}.{start}.{token}")
+    assert not holder.is_here("")
+
+
 def test_another_process_of_that_number_is_another_one() -> None:
     where, pid, start, token = holder.name().split(".")
     assert holder.is_dead(f"{where}.{pid}.{int(start) - 1}.{token}")

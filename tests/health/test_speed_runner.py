@@ -254,7 +254,7 @@ async def test_others_are_sampled_meanwhile(
     registry: Registry, make_node: MakeNode, real_nodes: list[SpeedNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test at full speed, to an endpoint that never ends, in the collector's own event loop."""
-    monkeypatch.setattr("health.collector.AgentClient", functools.partial(AgentClient, uid=os.getuid()))
+    monkeypatch.setattr("health.watch.AgentClient", functools.partial(AgentClient, uid=os.getuid()))
     runner = SpeedRunner(
         settings(down="endless", seconds=3).model_copy(update={"bytes": 10**12}),  # ends by time
         registry,

@@ -4,9 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from deploy.lab import supervisor
+from deploy.lab.state import Place
 from tests.lab.harness import Lab, traffic, wait_for
 
 OPENVPN = ("us", "gb")
@@ -76,15 +79,18 @@ async def test_a_wireguard_server_that_stops(lab: Lab) -> None:
     assert (after["leak_v4"], after["leak_v6"]) == (before["leak_v4"], before["leak_v6"])
 
 
-@pytest.mark.parametrize("parts", [("redis",), ("collector", "scorer", "control")], ids="+".join)
+@pytest.mark.parametrize(
+    "parts", [("redis",), ("collector", "collector2", "scorer", "scorer2", "control")], ids=lambda parts: parts[0]
+)
 async def test_traffic_goes_on_without(lab: Lab, parts: tuple[str, ...]) -> None:
     nodes = {country: lab.nodes(country) for country in lab.status["countries"]}
+    place = Place(Path(lab.status["state_dir"]))
     async with traffic(lab, "jp", 2) as jp, traffic(lab, "us", 1) as us, traffic(lab, "gb", 1) as gb:
         for part in parts:
-            await asyncio.to_thread(lab.command, "stop", part)
+            await asyncio.to_thread(supervisor.ask, place, "stop", part)
         await asyncio.sleep(30)
         for part in reversed(parts):
-            await asyncio.to_thread(lab.command, "start", part)
+            await asyncio.to_thread(supervisor.ask, place, "start", part)
         await asyncio.to_thread(wait_for, lab.settled, 30, "converged")
         await asyncio.sleep(2)
     for seen in (jp, us, gb):

@@ -12,6 +12,7 @@ import pytest
 
 from control.admission import Gate, OwnAddress
 from control.model import Outcome
+from deploy import ports
 from deploy.lab import supervisor, world
 from deploy.lab.state import Place
 from health.agent_client import AgentClient
@@ -241,10 +242,29 @@ async def test_a_health_check(lab: Lab, registry: Registry) -> None:
         print(f"{country}: health check in {took * 1000:.0f} ms")
 
 
-async def test_a_killed_collector(lab: Lab, registry: Registry) -> None:
-    """Its supervisor starts it again; clients see nothing of it, and scores stay."""
+@pytest.mark.parametrize("part", ["collector", "scorer"])
+async def test_a_killed(lab: Lab, registry: Registry, part: str) -> None:
+    """The other one of the pair takes over; clients see nothing of it, scores stay, metrics are where they were."""
     nodes = [node for country in lab.status["countries"] for node in lab.nodes(country)]
-    pid = supervisor.ask(Place(Path(lab.status["state_dir"])), "status")["pids"]["collector"]
+    machine = (await registry.nodes())[nodes[0]].machine
+    role = {"collector": f"collecting:{machine}", "scorer": "scorer"}[part]
+    newest = {"collector": registry.samples, "scorer": registry.scores}[part]
+    (metrics,) = lab.status["metrics"][part]
+    host, _, port = metrics.partition(":")
+
+    async def works() -> int:
+        holder = await registry.leader(role)
+        return int(holder.split(".")[1]) if holder else 0
+
+    async def shown() -> bool:
+        return f"(process {await works()})" in ports.holder(host, int(port))
+
+    def running() -> dict[str, int]:
+        pids: dict[str, int] = supervisor.ask(Place(Path(lab.status["state_dir"])), "status")["pids"]
+        return {name: pid for name, pid in pids.items() if name in (part, f"{part}2")}
+
+    assert len(running()) == 2
+    pid = await works()
     scores = await registry.scores(nodes)
     assert all(score.healthy for score in scores.values())
 
@@ -253,12 +273,28 @@ async def test_a_killed_collector(lab: Lab, registry: Registry) -> None:
             assert all(score.healthy for score in (await registry.scores(nodes)).values())
             await asyncio.sleep(0.1)
 
+    async def within(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> float:
+        began = time.monotonic()
+        while not await condition():
+            assert time.monotonic() - began < seconds, f"{what}: not within {seconds} s"
+            await asyncio.sleep(0.02)
+        return time.monotonic() - began
+
+    async def all_new() -> bool:
+        found = await newest(nodes)
+        return found.keys() == set(nodes) and all(one.at > at for one in found.values())
+
     async with traffic(lab, "jp", 2) as seen:
         os.kill(pid, signal.SIGKILL)
         killed, at = time.monotonic(), time.time() + 0.05
         watching = asyncio.ensure_future(always_healthy(lambda: time.monotonic() > killed + 8))
-        waits: list[Awaitable[float]] = [until(registry, node, lambda s: s.at > at, 5 * 2) for node in nodes]
-        took = max(await asyncio.gather(*waits))
+        took = await within(all_new, 5 * 2, "all nodes are judged again")
+        await within(shown, 5 * 2, "the one that works shows its metrics")
+        told = lab.run("curl", "-sf", f"http://{metrics}/metrics").stdout
         await watching
+    assert all(f'node="{node}"' in told for node in nodes), told
     assert not seen.bad()
-    print(f"all nodes sampled again {took:.2f} s after the collector was killed")
+    assert len(running()) == 2
+    assert pid not in running().values()
+    assert await works() in running().values()
+    print(f"{part}: all nodes told again {took:.2f} s after it was killed")

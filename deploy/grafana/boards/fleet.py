@@ -37,6 +37,7 @@ FLEET = Board(
                 lines("Sessions at HAProxy", 'haproxy_frontend_current_sessions{proxy="proxy"}', "{{instance}}"),
                 lines("Gateways that HAProxy uses", 'haproxy_server_status{proxy="gateways",state="UP"}', "{{server}}"),
                 lines("Age of what gateways know", "vpnexit_gateway_snapshot_age_seconds", "{{instance}}", "s"),
+                lines("Exits that gateways can choose", "vpnexit_gateway_usable_nodes", "{{instance}}"),
             ),
         ),
         Row(

@@ -47,7 +47,8 @@ def test_the_product_accepts_its_configuration(place: Place, memory: Memory, mon
 
 def test_redis_is_first_and_haproxy_in_front_of_both_gateways(place: Place, memory: Memory) -> None:
     programs = {program.name: program for program in product.programs(place, memory)}
-    assert list(programs) == ["redis", "control", "collector", "scorer", "gateway1", "gateway2", "haproxy"]
+    pairs = ["collector", "collector2", "scorer", "scorer2", "gateway1", "gateway2"]
+    assert list(programs) == ["redis", "control", *pairs, "haproxy"]
     haproxy = programs["haproxy"].env or {}
     for number, name in enumerate(("gateway1", "gateway2")):
         listen = (programs[name].env or {})["VPNEXIT_GATEWAY__LISTEN"]

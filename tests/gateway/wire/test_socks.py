@@ -201,6 +201,19 @@ def test_a_refused_login_ends_the_handshake() -> None:
         handshake.auth_result(True)
 
 
+def test_what_is_denied_is_told_when_it_is_asked_for() -> None:
+    denied = WireError(Reason.COUNTRY_FORBIDDEN, "not there")
+    handshake = Socks5Handshake(True)
+    handshake.receive(GREETING_PASSWORD + login(b"alice", b"right"))
+    assert [type(handshake.next_event()) for _ in range(2)] == [Send, Credentials]
+    assert handshake.auth_result(True, denied) == b"\x01\x00"
+    assert isinstance(handshake.next_event(), NeedData)
+    handshake.receive(named(b"example.org"))
+    with pytest.raises(WireError) as raised:
+        handshake.next_event()
+    assert raised.value is denied
+
+
 def test_nothing_comes_after_the_request_or_an_error() -> None:
     _, handshake = play(GREETING + named(b"example.org"))
     with pytest.raises(RuntimeError):
