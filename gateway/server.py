@@ -105,6 +105,7 @@ class Service:
             "nodes": numbers.known_nodes(fleet.snapshot.nodes, time.monotonic()),
             "gauges": self._gauges,
             "carried": {node: link.in_flight for node, link in fleet.links.items()},
+            "panic": fleet.roster.panic(time.monotonic()),
             "counters": metrics.to_json(numbers.counters()),
         }
 

@@ -46,6 +46,7 @@ async def test_it_is_told_inherits_and_answers(start: Start) -> None:
     await child.ask()
     assert child.gauges == {"number": 2}
     assert child.carried == {"jp000001": 2}
+    assert child.panic == {"jp": True}
     assert child.counters == {"totals": {(): [2, 0]}}
 
 

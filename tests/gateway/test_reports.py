@@ -156,3 +156,21 @@ async def test_while_no_scorer_lives_the_gateways_go_on_by_what_they_know(
     ejected = ejections()
     assert [DEAD in line for line in ejected] == [True]
     assert DEAD not in await scored(registry), "nobody scores it"
+
+
+async def test_a_gateway_says_when_more_fails_than_it_may_leave_out(registry: Registry, gateways: Gateways) -> None:
+    """By its own dials: no scorer lives."""
+    gateway = gateways()
+    for node in (GOOD, DEAD):
+        await put(registry, node, f"socks5://127.0.0.1:{ports.free()}")
+    panic = 'vpnexit_gateway_pool_panic{country="jp"}'
+    await asyncio.to_thread(wait_for, lambda: gateway.usable() == 2, what="it knows both")
+
+    async def fails(node: str) -> None:
+        for _ in range(5):
+            assert b" 502 " in (await connect(gateway, ports.free(), f"u-country-jp-node-{node}")).split(b"\r\n")[0]
+
+    await fails(DEAD)
+    assert f"{panic} 0.0" in await asyncio.to_thread(gateway.metrics), "half of them is left out"
+    await fails(GOOD)
+    assert f"{panic} 1.0" in await asyncio.to_thread(gateway.metrics)

@@ -1,6 +1,7 @@
 """Real Prometheus and Alertmanager over the shipped files, and a webhook that hears what Alertmanager says.
 
-What a test changes of the shipped files is who is scraped (`targets/`), the tokens, and the webhook's address.
+What a test changes of the shipped files is who is scraped (`targets/`), the tokens, the webhook's address and, where
+it is in a hurry, how long Alertmanager gathers warnings before it tells them.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from health.process import tie_to_parent
 DEPLOY = Path(__file__).parents[3] / "deploy"
 TOKEN = "webhook-token-of-the-test"
 SHIPPED_WEBHOOK = "http://127.0.0.1:9095/alerts"
+HURRY = {"group_wait: 30s": "group_wait: 1s", "group_interval: 5m": "group_interval: 5s"}
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> float:
@@ -116,12 +118,14 @@ class Program:
 class Alertmanager:
     """Alertmanager with the shipped file; `told` is sent to `webhook`."""
 
-    def __init__(self, directory: Path, webhook: Webhook) -> None:
+    def __init__(self, directory: Path, webhook: Webhook, *, hurry: bool = False) -> None:
         directory.mkdir()
         config = directory / "alertmanager.yml"
         shipped = (DEPLOY / "alertmanager" / "alertmanager.yml").read_text()
-        assert shipped.count(SHIPPED_WEBHOOK) == 1
-        config.write_text(shipped.replace(SHIPPED_WEBHOOK, webhook.url))
+        for old, new in ({SHIPPED_WEBHOOK: webhook.url} | (HURRY if hurry else {})).items():
+            assert shipped.count(old) == 1, old
+            shipped = shipped.replace(old, new)
+        config.write_text(shipped)
         (directory / "webhook.token").write_text(TOKEN)
         self.address = f"127.0.0.1:{ports.free()}"
         self._program = Program(
@@ -202,7 +206,7 @@ def watching(
     with contextlib.ExitStack() as stack:
         webhook = Webhook()
         stack.callback(webhook.close)
-        alertmanager = Alertmanager(directory / "alertmanager", webhook)
+        alertmanager = Alertmanager(directory / "alertmanager", webhook, hurry=True)
         stack.callback(alertmanager.close)
         everything = {**targets, "alertmanager": [alertmanager.address]}
         prometheus = Prometheus(directory / "prometheus", everything, api_token)
