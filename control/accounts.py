@@ -115,6 +115,9 @@ class Accounts:
             if freed and node is not None and failed_there(node) and account not in book.resting:
                 await self._ledger.penalise(node.vpn_server)
         await self._refill(found.missing, sizes)
+        for account, (reason, seconds) in book.resting.items():
+            if seconds > REST_S:  # Redis's clock went back
+                await self._ledger.rest(account, reason, REST_S)
 
     async def _refill(self, missing: Iterable[Node], sizes: Mapping[str, int]) -> None:
         present: dict[str, list[tuple[str, str]]] = {}

@@ -86,10 +86,10 @@ class World:
 
     `since`: when this process first saw each node in its present status. `not_before`: per slot, when the next node
     may be placed. `busy`: keys (node ids, slots, container ids) with a step still in progress. `unwell`: since when
-    nodes whose tunnel is up have been scored unhealthy. `moved`: why nodes do not match what their provider says now,
-    by node. `idle`: draining nodes that no gateway has a connection through any more. `elsewhere`: live nodes of
-    machines that the engine does not reach. `wall` alone is a wall clock (Unix seconds): nodes are rotated by it, and
-    nothing else.
+    nodes whose tunnel is up have been scored unhealthy, `ailments` what is wrong with them. `moved`: why nodes do not
+    match what their provider says now, by node. `idle`: draining nodes that no gateway has a connection through any
+    more. `elsewhere`: live nodes of machines that the engine does not reach. `wall` alone is a wall clock (Unix
+    seconds): nodes are rotated by it, and nothing else.
     """
 
     now: float
@@ -103,6 +103,7 @@ class World:
     since: dict[str, float] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     unwell: dict[str, float] = field(default_factory=dict)
+    ailments: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
     elsewhere: tuple[Node, ...] = ()

@@ -77,6 +77,7 @@ class Observer:
             since={node_id: at for node_id, (_, at) in self._since.items()},
             not_before=self._steps.backoff.not_before,
             unwell={i: at for i, at in self._wellness.unwell.items() if nodes[i].status is NodeStatus.SERVING},
+            ailments=dict(self._wellness.ailments),
             moved=self._moved(nodes),
             idle=idle,
             elsewhere=tuple(machines.elsewhere(snapshot.nodes.values(), self._machines, here)),

@@ -31,7 +31,8 @@ def due(world: World, pool: Pool, nodes: Iterable[Node]) -> tuple[Node, str] | N
     sick = [node for node in candidates if _unwell(world, node)]
     if sick:
         worst = min(sick, key=lambda node: (world.unwell[node.id], node.id))
-        return worst, f"unwell for {world.limits.unwell_after:g} s: too many of its probes are lost"
+        why = world.ailments.get(worst.id) or "its score says why"
+        return worst, f"unwell for {world.limits.unwell_after:g} s: {why}"
     old = [
         node for node in candidates if pool.rotate_hours is not None and _overdue(world, pool.rotate_hours, node) >= 0
     ]

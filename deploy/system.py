@@ -38,6 +38,8 @@ WANTED = {
     "promtool": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
+    # Clocks that jump (tests/deploy).
+    "faketime": "faketime",
     # Shells that are completed for (tests/deploy/commands).
     "bash": "bash",
     "zsh": "zsh",

@@ -187,9 +187,18 @@ def left_out(pool: Sequence[C], now: float) -> list[C]:
 
     The worst only, at most half of the pool, so never the one of a pool of one.
     """
-    doubtful = [candidate for candidate in pool if now < candidate.out_until or not candidate.healthy]
+    doubtful = [candidate for candidate in pool if _doubtful(candidate, now)]
     doubtful.sort(key=lambda candidate: (now >= candidate.out_until, candidate.score, candidate.id))
     return doubtful[: len(pool) // 2]
+
+
+def in_panic(pool: Sequence[C], now: float) -> bool:
+    """More of a pool (all that could be used, of one country) are ejected or unhealthy than `left_out` leaves out."""
+    return sum(_doubtful(candidate, now) for candidate in pool) > len(pool) // 2
+
+
+def _doubtful(candidate: Candidate, now: float) -> bool:
+    return now < candidate.out_until or not candidate.healthy
 
 
 def judge(pool: Sequence[C], now: float) -> list[C]:

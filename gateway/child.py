@@ -118,6 +118,12 @@ class Child:
         return carried
 
     @property
+    def panic(self) -> Mapping[str, bool]:
+        """By country: whether more of its nodes should be left out of the choice than may be."""
+        panic: Mapping[str, bool] = self._state.get("panic", {})
+        return panic
+
+    @property
     def gauges(self) -> Mapping[str, float]:
         """Numbers that are true now, by its last word."""
         gauges: Mapping[str, float] = self._state.get("gauges", {})

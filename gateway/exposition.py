@@ -29,12 +29,18 @@ GAUGES = {
 
 class _Numbers(Collector):
     def __init__(
-        self, counters: Counters, gauges: Mapping[str, float], restarts: int, carried: Mapping[str, int]
+        self,
+        counters: Counters,
+        gauges: Mapping[str, float],
+        restarts: int,
+        carried: Mapping[str, int],
+        panic: Mapping[str, bool],
     ) -> None:
         self._counters = counters
         self._gauges = gauges
         self._restarts = restarts
         self._carried = carried
+        self._panic = panic
 
     def collect(self) -> Iterator[Metric]:
         yield from self._connections()
@@ -56,6 +62,15 @@ class _Numbers(Collector):
         for node, count in self._carried.items():
             open_now.add_metric((node,), count)
         yield open_now
+
+        panic = GaugeMetricFamily(
+            _PREFIX + "pool_panic",
+            "1 while more of a country's nodes are bad than a worker may leave out of the choice",
+            labels=("country",),
+        )
+        for country, there in self._panic.items():
+            panic.add_metric((country,), there)
+        yield panic
 
     def _rows(self, name: str) -> Rows:
         return self._counters.get(name, {})
@@ -104,12 +119,17 @@ def _single(name: str, text: str, value: float) -> CounterMetricFamily:
 
 
 def exposition(
-    counters: Counters, gauges: Mapping[str, float], restarts: int, carried: Mapping[str, int] | None = None
+    counters: Counters,
+    gauges: Mapping[str, float],
+    restarts: int,
+    carried: Mapping[str, int] | None = None,
+    panic: Mapping[str, bool] | None = None,
 ) -> bytes:
     """Everything in Prometheus' text format.
 
-    `gauges` has keys of GAUGES, `restarts` is of workers, `carried` says how many connections are open through a node.
+    `gauges` has keys of GAUGES, `restarts` is of workers, `carried` says how many connections are open through a node,
+    `panic` of which country more nodes are bad than may be left out.
     """
     registry = CollectorRegistry()
-    registry.register(_Numbers(counters, gauges, restarts, carried or {}))
+    registry.register(_Numbers(counters, gauges, restarts, carried or {}, panic or {}))
     return generate_latest(registry)

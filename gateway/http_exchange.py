@@ -254,6 +254,8 @@ class Exchange:
         if not data and self._stale:
             raise StaleError
         if failure is not None:
+            if self._target.link.usable:
+                self._session.cut_off()
             raise failure
         self._stale = False
         if self._target.since:

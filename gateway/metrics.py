@@ -53,6 +53,7 @@ class Metrics:
         # By node: its country's are the sum of these and of those that left.
         self._first_byte_seconds: dict[str, list[float]] = {}
         self._countries: dict[str, str] = {}
+        self._cut_off: dict[str, int] = {}
         self._first_byte_seconds_gone: dict[str, list[float]] = {}
         self._refusals: Rows = {}
         self._pauses: Rows = {}
@@ -105,6 +106,10 @@ class Metrics:
         row[bisect_left(BUCKETS, seconds)] += 1
         row[-1] += seconds
 
+    def cut_off(self, node: str) -> None:
+        """The target ended a connection by `node` before it had sent anything."""
+        self._cut_off[node] = self._cut_off.get(node, 0) + 1
+
     def refused(self, reason: str) -> None:
         """A client was refused before anything was dialled for it."""
         _add(self._refusals, (reason,))
@@ -121,6 +126,10 @@ class Metrics:
         """Connections by `node` on which the target sent something, and how long that took in all, in seconds."""
         row = self._first_byte_seconds.get(node)
         return (0, 0.0) if row is None else (int(sum(row[:-1])), row[-1])
+
+    def cut(self, node: str) -> int:
+        """Connections by `node` that the target ended before it had sent anything."""
+        return self._cut_off.get(node, 0)
 
     def dial_failures(self) -> Rows:
         """Dials that failed, by country, node and reason."""
@@ -154,6 +163,7 @@ class Metrics:
                     del rows[key]
             for node in gone:
                 del self._seen[node]
+                self._cut_off.pop(node, None)
                 self._forget_first_bytes(node)
         return [node for node, seen in self._seen.items() if now - seen <= NODE_KEPT_S]
 

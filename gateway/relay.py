@@ -264,6 +264,8 @@ class Way:
         if self.other.done:
             self.tunnel.end(Reason.OK)
             return
+        if not self.count and self is self.tunnel.down:
+            self.tunnel.cut_off()
         try:
             self.sink.shutdown(socket.SHUT_WR)
         except OSError:
@@ -300,6 +302,7 @@ class TunnelOwner(Protocol):
 
     def tunnel_ended(self, reason: Reason, up: int, down: int) -> None: ...
     def first_byte(self) -> None: ...
+    def cut_off(self) -> None: ...
 
 
 class Tunnel:
@@ -351,11 +354,17 @@ class Tunnel:
 
     def broken(self, way: Way) -> None:
         """The socket that `way` reads from was reset: so is the other."""
+        if way is self.down and not way.count and not self.up.done:
+            self.cut_off()
         self.end(Reason.CLIENT_RESET if way is self.up else Reason.TARGET_RESET, reset=True)
 
     def first_byte(self) -> None:
         """Tell the owner of the target's first byte."""
         self._owner.first_byte()
+
+    def cut_off(self) -> None:
+        """Tell the owner that the target ended it before it had sent anything, and before the client did."""
+        self._owner.cut_off()
 
     def end(self, reason: Reason, *, reset: bool = False) -> None:
         """Close both sockets. Idempotent."""

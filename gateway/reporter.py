@@ -74,6 +74,7 @@ class Reporter:
     def _counts(self, seat: Seat, spoilt: Counter[tuple[str, Fault]]) -> Counts:
         quickest, seat.quickest_s = seat.quickest_s, inf
         first_bytes, first_byte_s = self._numbers.answers(seat.id)
+        refused = self._numbers.dial_failures().get((seat.node.country, seat.id, Reason.REFUSED), [0])
         return Counts(
             reached=seat.dials - seat.failed_dials,
             node_failures=seat.failed_dials,
@@ -84,4 +85,5 @@ class Reporter:
             first_byte_ms=round(first_byte_s * 1000, 2),
             in_flight=seat.link.in_flight,
             quickest_ms=None if quickest == inf else round(quickest * 1000, 2),
+            turned_away=int(refused[0]) + self._numbers.cut(seat.id),
         )

@@ -130,6 +130,11 @@ class Roster:
             seat.seen = True
             self.expire()
 
+    def panic(self, now: float) -> dict[str, bool]:
+        """By country: more of its nodes should be softly out than may be."""
+        ready = {country: [seat for seat in pool if seat.ready] for country, pool in self._countries.items()}
+        return {country: balance.in_panic(pool, now) for country, pool in ready.items()}
+
     def expire(self) -> None:
         """Make every list anew when it is next asked for."""
         for group in self._groups.values():

@@ -45,7 +45,7 @@ REPORT_S = 1.0
 PIPES = 32  # half of what pipe(7) lets an unprivileged user have at full size
 # Nobody serves while a gateway starts: then clients are told that there is no exit, rather than left waiting.
 ALONE_WAITS_S = 1.0
-LINKS_WITHIN_S = 1.0
+LINKS_WITHIN_S = 5.0  # where others have the clients meanwhile
 _LOOK_S = 0.01
 _LAST_WORD_S = 1.0
 
@@ -105,6 +105,7 @@ class Service:
             "nodes": numbers.known_nodes(fleet.snapshot.nodes, time.monotonic()),
             "gauges": self._gauges,
             "carried": {node: link.in_flight for node, link in fleet.links.items()},
+            "panic": fleet.roster.panic(time.monotonic()),
             "counters": metrics.to_json(numbers.counters()),
         }
 
@@ -134,13 +135,13 @@ class Service:
 
 
 async def _know_the_fleet(fleet: Fleet, patience: float | None) -> None:
-    """Wait for a snapshot, `patience` seconds or for ever, and a moment for the links to its nodes."""
+    """Wait for a snapshot, `patience` seconds or for ever, and as long, or a moment, for the links to its nodes."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             while not fleet.ready:  # noqa: ASYNC110 - once in the life of a worker
                 await asyncio.sleep(_LOOK_S)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINKS_WITHIN_S):
+        async with asyncio.timeout(LINKS_WITHIN_S if patience is None else patience):
             while not all(link.usable for link in fleet.links.values()):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_S)
 

@@ -34,6 +34,7 @@ from health.reasons import Reason
 log = structlog.get_logger()
 
 LINGER_BYTES = 262_144
+CUT_WITHIN_S = 60.0
 _HEAD_READ = 65_536
 _numbers = itertools.count(1)
 _prefix = secrets.token_hex(4)
@@ -323,6 +324,14 @@ class Session:
         if dialled is not None and dialled.since:
             node = dialled.node
             self.worker.metrics.first_byte(node.country, node.id, time.monotonic() - dialled.since)
+            dialled.since = 0.0
+
+    def cut_off(self) -> None:
+        """The target ended the connection, and nobody had before: an answer, too, where it gave no other. Later it may
+        as well be the kernel, which gives up a peer that vanished."""
+        dialled = self.dialled
+        if dialled is not None and dialled.since and time.monotonic() - dialled.since < CUT_WITHIN_S:
+            self.worker.metrics.cut_off(dialled.node.id)
             dialled.since = 0.0
 
     def settle(self, passed: int) -> None:

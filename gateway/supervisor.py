@@ -162,13 +162,15 @@ class Supervisor:
         self._forget(children)
         counters = copy.deepcopy(self._past)
         carried: Counter[str] = Counter()
+        panic: dict[str, bool] = {}
         for child in children:
             metrics.merge(counters, child.counters)
             carried.update(child.carried)
+            panic |= {country: there or panic.get(country, False) for country, there in child.panic.items()}
         _forget_nodes(counters, children)
         metrics.merge(counters, {metrics.TOTALS: {(): [0, self._lines.dropped]}})
         restarts = self._past_restarts + sum(generation.restarts for generation in self._generations)
-        return exposition(counters, _gauges(children), restarts, carried)
+        return exposition(counters, _gauges(children), restarts, carried, panic)
 
     def _forget(self, children: Sequence[Child]) -> None:
         _forget_nodes(self._past, children)

@@ -1,5 +1,8 @@
 """What the scorer remembers of a fleet, and the scores that follow from one reading of it. Pure: times come in.
 
+A node through which connections are made and never answered, unlike through its neighbours, is mute. It stays so for
+30 s, longer each time (health.outliers), or until something is answered: while it is left out nothing would show.
+
 A collector that is gone says nothing about its nodes: they keep their last score. While it lives, a node without a
 sample counts as unreachable after three looks in a row. What cannot be true is counted and has no other effect: it is
 as if nobody had measured.
@@ -12,7 +15,7 @@ from statistics import median
 from health import score
 from health.evidence import Evidence
 from health.model import Node, NodeKind, NodeStatus, Protocol, Sample, Score
-from health.outliers import Member, Outliers
+from health.outliers import Absence, Member, Outliers
 from health.registry.reports import Told
 
 SKEW_S = 86_400.0  # clocks that differ by a time zone are common, and an error of a day still tells samples apart
@@ -28,6 +31,7 @@ class Book:
         self._scores: dict[str, Score] = {}
         self._measured: dict[str, float | None] = {}
         self._missing: dict[str, int] = {}
+        self._mute: dict[str, Absence] = {}
         self._outliers = Outliers()
         self._evidence = Evidence()
         self._ignored: Counter[tuple[str, str]] = Counter()
@@ -54,6 +58,8 @@ class Book:
             self._states[node_id] = score.restore(stored, now)
             self._scores[node_id] = stored
             self._outliers.restore(node_id, stored.ejected, now)
+            if stored.inputs.get("flow") == score.MUTE:
+                self._mute.setdefault(node_id, Absence()).begin(now)
 
     def look(self, nodes: Mapping[str, Node], told: Told, now: float, at: float) -> None:
         """Take one reading in. `nodes` are all that are to have a score; each was begun."""
@@ -61,17 +67,17 @@ class Book:
         self._evidence.take(told.reports, nodes, now)
         self._ignored["report", "unreadable"] += told.unreadable_reports
         self._ignored["sample", "unreadable"] += len(told.unreadable_samples)
-        mute = self._mute(nodes)
+        self._listen(nodes, now)
         for node_id, node in nodes.items():
             sample = self._sample(node, told, at)
             if sample is not None:
-                self._take(node_id, sample, now, mute=node_id in mute)
+                self._take(node_id, sample, now)
         self._leave_out(nodes, now)
 
     def _keep(self, nodes: Mapping[str, Node]) -> None:
         for node_id in self._states.keys() - nodes.keys():
             del self._states[node_id]
-            for about in (self._scores, self._missing, self._measured):
+            for about in (self._scores, self._missing, self._measured, self._mute):
                 about.pop(node_id, None)
         self._outliers.keep(nodes)
 
@@ -101,13 +107,22 @@ class Book:
             return sample if node.protocol is Protocol.WIREGUARD else score.without_handshake(sample)
         return None
 
-    def _take(self, node_id: str, sample: Sample, now: float, *, mute: bool) -> None:
+    def _take(self, node_id: str, sample: Sample, now: float) -> None:
         seen = self._evidence.seen(node_id)
+        mute = node_id in self._mute and now < self._mute[node_id].until
         self._states[node_id], self._scores[node_id] = score.judge(self._states[node_id], sample, now, seen, mute=mute)
         by_agent = sample.probe_ms is not None or sample.connect_ms is not None
         self._measured[node_id] = score.measured_ms(sample, seen) if by_agent else None
 
-    def _mute(self, nodes: Mapping[str, Node]) -> set[str]:
+    def _listen(self, nodes: Mapping[str, Node], now: float) -> None:
+        """Which nodes are mute from now on, and which no longer."""
+        for node_id, absence in self._mute.items():
+            if self._evidence.seen(node_id).answered:
+                absence.until = min(absence.until, now)
+        for node_id in self._unanswered(nodes):
+            self._mute.setdefault(node_id, Absence()).begin(now)
+
+    def _unanswered(self, nodes: Mapping[str, Node]) -> set[str]:
         """Nodes through which connections were made and never answered, while their neighbours' were."""
         pools: dict[str, dict[str, float]] = {}
         for node_id, node in nodes.items():

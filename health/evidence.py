@@ -5,9 +5,10 @@ to a gateway and none is counted twice. It fades with a time constant of 15 s.
 
 Every gateway forms an opinion of its own: the share of dials that failed by the node's fault (of at least 20, so that
 few dials say little), how quick the quickest dial of the last 5 or more was, the share of connections that the target
-answered on. The fleet's opinion is the median of these, each weighing as much as the dials behind it and never more
-than 100, and the one in the node's favour where two halves differ: a gateway that is alone with what it says moves
-nothing. What a target or a client did wrong enters nowhere.
+answered on, be it by a refusal: what turns a client away has come through the node. The fleet's opinion is the median
+of these, each weighing as much as the dials behind it and never more than 100, and the one in the node's favour where
+two halves differ: a gateway that is alone with what it says moves nothing. What a target or a client did wrong enters
+nowhere.
 """
 
 from collections import Counter
@@ -31,9 +32,9 @@ class Seen:
     """What the gateways saw of one node lately.
 
     `failures` is a share, 0 to 1, of `dials` (fading, node-caused failures and successes only); `quickest_ms` None
-    where too little was dialled since the last look; `answered` the share of connections on which the target sent
-    something, None where nothing was dialled. The rest is for people to see: means in ms, dials that the target or the
-    client spoilt, and connections now.
+    where too little was dialled since the last look; `answered` the share of connections on which anything came from
+    the target (bytes, a refusal, the end), None where nothing was dialled. The rest is for people to see: means in ms,
+    dials that the target or the client spoilt, and connections now.
     """
 
     failures: float = 0.0
@@ -58,6 +59,7 @@ class _Tally:
     dial_ms: float = 0.0
     first_bytes: float = 0.0
     first_byte_ms: float = 0.0
+    turned_away: float = 0.0
     since_quickest: float = 0.0  # dials
     quickest_ms: float | None = None
 
@@ -74,6 +76,10 @@ class _Tally:
         return self.failed / max(self.dials, FEWEST_DIALS)
 
     @property
+    def answered(self) -> float:
+        return min((self.first_bytes + self.turned_away) / self.reached, 1.0)
+
+    @property
     def gone(self) -> bool:
         return self.dials + self.target_failures + self.client_failures < _FADED
 
@@ -85,6 +91,7 @@ class _Tally:
         self.dial_ms *= share
         self.first_bytes *= share
         self.first_byte_ms *= share
+        self.turned_away *= share
 
     def add(self, old: Counts, new: Counts) -> None:
         self.reached += new.reached - old.reached
@@ -94,6 +101,7 @@ class _Tally:
         self.dial_ms += new.dial_ms - old.dial_ms
         self.first_bytes += new.first_bytes - old.first_bytes
         self.first_byte_ms += new.first_byte_ms - old.first_byte_ms
+        self.turned_away += new.turned_away - old.turned_away
         self.since_quickest += new.reached - old.reached
         if new.quickest_ms is not None and new.reached > old.reached:
             known = self.quickest_ms
@@ -183,7 +191,7 @@ class Evidence:
         alone = [t for t in heard if t.dials >= FEWEST_DIALS and abs(t.failures - failures) > ALONE]
         self.ignored["alone"] += len(alone)
         quickest = [(ms, t.weight) for t in heard if (ms := t.take_quickest()) is not None]
-        silent = [(-min(t.first_bytes / t.reached, 1.0), t.weight) for t in heard if t.reached > 0]
+        silent = [(-t.answered, t.weight) for t in heard if t.reached > 0]
         answered = _lower_median(silent)
         reached = sum(t.reached for t in heard)
         first_bytes = sum(t.first_bytes for t in heard)
@@ -213,6 +221,7 @@ def _follows(old: Counts, new: Counts) -> bool:
         and new.dial_ms >= old.dial_ms
         and new.first_bytes >= old.first_bytes
         and new.first_byte_ms >= old.first_byte_ms
+        and new.turned_away >= old.turned_away
     )
 
 

@@ -53,12 +53,26 @@ class Verdict:
 
 
 @dataclass(slots=True)
+class Absence:
+    """How long one stays away that shows nothing while it does: longer each time, less so after some peace."""
+
+    until: float = -inf
+    times: int = 0
+
+    def begin(self, now: float) -> None:
+        """Once more, unless it still lasts."""
+        if now >= self.until:
+            forgotten = int(min(now - self.until, 10 * FORGET_S) // FORGET_S)
+            self.times = max(self.times - forgotten, 0) + 1
+            self.until = now + min(OUT_S[0] * 2.0 ** (self.times - 1), OUT_S[1])
+
+
+@dataclass(slots=True)
 class _Record:
     """What is remembered of a node."""
 
     health: int = score.FULL  # by latency
-    out_until: float = -inf  # for failures
-    times: int = 0
+    absence: Absence = field(default_factory=Absence)  # for failures
 
 
 class Outliers:
@@ -77,7 +91,7 @@ class Outliers:
         if reason == LATENCY:
             self._records[node] = _Record(health=0)
         elif reason == FAILURES:
-            self._records[node] = _Record(out_until=now + OUT_S[0], times=1)
+            self._record(node).absence.begin(now)
 
     def judge(self, pool: Sequence[Member], now: float) -> Verdict:
         """Who of a pool is to be left out now. To be called at every look."""
@@ -107,15 +121,12 @@ class Outliers:
             return
         limit = max(FAILURES_TIMES * median(member.failures for member in known), FAILURES_LEAST)
         for member in known:
-            record = self._record(member.node)
-            if member.failures > limit and now >= record.out_until:
-                forgotten = int(min(now - record.out_until, 10 * FORGET_S) // FORGET_S)
-                record.times = max(record.times - forgotten, 0) + 1
-                record.out_until = now + min(OUT_S[0] * 2.0 ** (record.times - 1), OUT_S[1])
+            if member.failures > limit:
+                self._record(member.node).absence.begin(now)
 
     def _reason(self, node: str, now: float) -> str:
         record = self._record(node)
-        if now < record.out_until:
+        if now < record.absence.until:
             return FAILURES
         return LATENCY if record.health < score.RISE else ""
 

@@ -21,7 +21,8 @@ class Counts(NamedTuple):
     `reached`: dials whose target answered, be it by a refusal, and that took `dial_ms` together, the quickest since the
     last report `quickest_ms` (None: there was none). `node_failures`, `target_failures`, `client_failures`: dials that
     came to nothing, by whose fault. `first_bytes`: connections on which the target sent something, the first of it
-    `first_byte_ms` after it was connected. `in_flight`: connections now, dials included.
+    `first_byte_ms` after it was connected. `in_flight`: connections now, dials included. `turned_away`: of those
+    reached, how many the target refused, or ended before it had sent anything.
     """
 
     reached: Count = 0
@@ -33,6 +34,7 @@ class Counts(NamedTuple):
     first_byte_ms: Total = 0.0
     in_flight: Count = 0
     quickest_ms: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    turned_away: Count = 0
 
 
 class Report(Record):

@@ -17,7 +17,8 @@
                renewed after 120 s and refused after 180 s (REKEY_AFTER_TIME and REJECT_AFTER_TIME, WireGuard paper,
                section 6.1). 1 where there is none
     flow       whether bytes come back: 1 until the node sent for 5 s without receiving anything, falling straight to 0
-               at 10 s; 0 as well where connections through it are answered never, and its neighbours' are
+               at 10 s; 0 as well where connections through it are never answered, not even by a refusal, and its
+               neighbours' are
     load       1 up to 70 % of its processor, falling straight to 0.5 at 100 %
 
 Every factor is between 0 and 1 and none grows when its input gets worse, so the value is monotone in each input. A
@@ -52,6 +53,7 @@ HANDSHAKE_FRESH_S = 135.0
 HANDSHAKE_DEAD_S = 180.0
 SILENT_S = (5.0, 10.0)
 BUSY_PERCENT = (70.0, 100.0)
+MUTE = -1.0
 
 MEANING = {
     "up": "1 while its agent answers, its tunnel is up and its kill switch is in place, else 0",
@@ -233,7 +235,7 @@ def _terms(
         "failures": seen.failures if seen.dials else None,
         "dns": -1.0 if failed else sample.dns_ms,
         "handshake": sample.handshake_age_s,
-        "flow": -1.0 if mute else silent,
+        "flow": MUTE if mute else silent,
         "load": cpu,
         "health": float(state.health),
     }

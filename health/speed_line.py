@@ -131,8 +131,13 @@ def explained() -> Iterator[None]:
         yield
     except TimeoutError:
         raise SpeedError(Reason.TARGET_TIMEOUT, "the endpoint did not answer in time") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        cause = error.certificate_error
+        why = str(getattr(cause, "verify_message", "") or cause).rstrip(".")
+        raise SpeedError(Reason.TARGET_PROTOCOL, f"the endpoint's certificate is not accepted: {why[:200]}") from None
     except aiohttp.ClientSSLError as error:
-        raise SpeedError(Reason.TARGET_PROTOCOL, f"TLS with the endpoint failed: {str(error)[:200]}") from None
+        why = getattr(error.os_error, "reason", "") or type(error.os_error).__name__
+        raise SpeedError(Reason.TARGET_PROTOCOL, f"TLS with the endpoint failed: {why[:200]}") from None
     except aiohttp.ClientConnectorError as error:
         reason = _REASONS.get(error.errno or 0, Reason.HOST_UNREACHABLE)
         what = errno.errorcode.get(error.errno or 0, "unknown error")

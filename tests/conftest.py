@@ -13,12 +13,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from deploy import ports
+
+# For so long a loaded machine of two cores stands still now and then: bounds of what is timed are that much longer.
+STALL_S = 3.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None)
 
@@ -100,6 +104,17 @@ class RedisServer:
         """Stop it and remove its directory."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """In the place of pytest-asyncio's: none that the kernel may give to an outgoing connection before it is used."""
+    return ports.free()
+
+
+@pytest.fixture
+def unused_tcp_port_factory() -> Callable[[], int]:
+    return ports.free
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,18 @@
 
 A round asks every name server of the tunnel and every target at once. It is a good one when a name server answered
 (without names an exit is of no use) and some target was reached; the latter is asked for only where at least two hosts
-among the targets have ever been reached through this tunnel. So a target that is dead, or was never let through, takes
-no exit down; that two hosts or more of different people die at the same moment means that nothing leaves the exit,
-though its server still answers.
+among the targets are reached through this exit: who never was, or not for 20 good rounds, is no witness. So a target
+that is dead, or was never let through, takes no exit down, nor does one after the other; that two hosts or more of
+different people die at the same moment means that nothing leaves the exit, though its server still answers.
 
 The loss is that of the witness in the middle, the better one where there are two: a tunnel that loses datagrams loses
-those to everybody, a witness with a fault of its own is the only one that loses. Half of them may be dead.
+those to everybody, a witness with a fault of its own is the only one that loses. Half of them may be dead. So it is
+with the time that targets take: a slow tunnel makes all of them slow.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean, median, median_low
+from statistics import fmean, median_low
 from typing import Any
 
 TIMEOUT = 1.0
@@ -23,11 +24,17 @@ _HOSTS = 2
 
 @dataclass(slots=True)
 class _Witness:
-    """A name server or a target. `spoke`: it has answered at least once; `seconds` is how long that took last."""
+    """A name server or a target. `spoke`: it has answered at least once; `missed`: so many good rounds in a row it has
+    not; `seconds` is how long its answer took last."""
 
     spoke: bool = False
+    missed: int = 0
     seconds: float | None = None
     window: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    @property
+    def counts(self) -> bool:
+        return self.spoke and self.missed < _WINDOW
 
     @property
     def loss(self) -> float:
@@ -113,7 +120,7 @@ class Panel:
     @property
     def loss(self) -> float:
         """0 to 1."""
-        shares = [w.loss for w in self._witnesses.values() if w.spoke and w.window]
+        shares = [w.loss for w in self._witnesses.values() if w.counts and w.window]
         return median_low(shares) if shares else 0.0
 
     @property
@@ -143,7 +150,7 @@ class Panel:
         return named and (not self._quorum(found) or any(name in found.answers for name in found.targets))
 
     def _quorum(self, found: _Round) -> bool:
-        hosts = {name.rpartition(":")[0] for name in found.targets if self._witnesses[name].spoke}
+        hosts = {name.rpartition(":")[0] for name in found.targets if self._witnesses[name].counts}
         return len(hosts) >= _HOSTS
 
     def _settle_if_done(self, number: int) -> None:
@@ -156,14 +163,15 @@ class Panel:
         for name in (*found.servers, *found.targets):
             witness, seconds = self._witnesses[name], found.answers.get(name)
             witness.window.append(seconds is not None)
+            witness.missed = 0 if seconds is not None else witness.missed + found.good
             if seconds is not None and witness.seconds is not None and name in found.targets:
                 moved.append(abs(seconds - witness.seconds))
             witness.seconds = witness.seconds if seconds is None else seconds
         if moved:
-            self._jitter.append(median(moved))
+            self._jitter.append(median_low(moved))
         self._targets = {name: found.answers.get(name) for name in found.targets}
         reached = [seconds for seconds in self._targets.values() if seconds is not None]
-        self._connect = median(reached) if reached else None
+        self._connect = median_low(reached) if reached else None
         named = [found.answers[name] for name in found.servers if name in found.answers]
         self._dns = min(named, default=self._dns)
         self._mute = 0 if named else self._mute + 1

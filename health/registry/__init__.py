@@ -27,7 +27,7 @@ Keys, all under `vx:1:`, and how long one stays that nobody writes again (values
     gate:<account>      10 min      why no node of an account may start now
     penalties           1 h         servers that failed lately
     troubles            15 s        what is wrong now, by part or country, as the leader of control told last
-    lease:<role>        60 s        who leads a role
+    lease:<role>        60 s        who leads a role; cut by who stands by where a clock that went back made it longer
     lease:collector:<machine>
                         4 s         a machine's collector lives and writes
     lease:collecting:<machine>

@@ -4,15 +4,27 @@ Each says which KEYS and ARGV it takes and what it answers. The client asks agai
 repetition of itself as it answered the first.
 """
 
+LONGEST_LEASE_MS = 60_000  # health.config and control.config allow no longer one
+# An end further away than the longest lease was set before the clock went back: who lives renews it in time, and who is
+# dead must not lead for an hour.
+_SHORTEN = f"""
+local function shorten(ttl)
+  if redis.call('PTTL', KEYS[1]) > {LONGEST_LEASE_MS} then redis.call('PEXPIRE', KEYS[1], ttl) end
+end
+"""
 # Acquire or renew: ours or nobody's. KEYS lease; ARGV holder, ttl in ms. Answers 1, or 0 while it is somebody else's.
-LEASE = """
+LEASE = (
+    _SHORTEN
+    + """
 local holder = redis.call('GET', KEYS[1])
 if holder == false or holder == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   return 1
 end
+shorten(ARGV[2])
 return 0
 """
+)
 # Give back what the holder still has. KEYS lease or claim; ARGV holder.
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # Replace a versioned record only if its version is the expected one (0: not there yet). A record of another schema is
@@ -39,13 +51,19 @@ return 0
 
 # Lead a role for one term: renew the lease of the term held, or begin a new one where nobody leads. KEYS lease;
 # ARGV term held, term to begin, ttl in ms. Answers the term that is ours now, or an empty string.
-LEAD = """
+LEAD = (
+    _SHORTEN
+    + """
 local term = redis.call('GET', KEYS[1])
 if term == false then term = ARGV[2] end
-if term ~= ARGV[1] and term ~= ARGV[2] then return '' end
+if term ~= ARGV[1] and term ~= ARGV[2] then
+  shorten(ARGV[3])
+  return ''
+end
 redis.call('SET', KEYS[1], term, 'PX', ARGV[3])
 return term
 """
+)
 # Take a slot and write its node's record in one step, if the slot's holder is the expected one (empty: nobody) or
 # already this node. KEYS claim, node record, nodes, events, sequence; ARGV node id, expected holder, record, event.
 CLAIM = """

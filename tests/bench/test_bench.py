@@ -7,10 +7,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.bench import store
 from tests.bench.__main__ import main
 from tests.bench.children import BenchError, Child, cpu_seconds, descriptors, memory_bytes, tree
 from tests.bench.results import NOTES, Goal, Section, document, notes, table
@@ -34,7 +36,7 @@ def test_cpu_time_counts_living_processes_and_ended_children(started) -> None:
     child_too = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {_BURN.format(0.3)!r}])\n"
     child = started(sys.executable, "-c", child_too + _BURN.format(0.3) + "print('done', flush=True)\ninput()")
     assert child.output.readline() == b"done\n"
-    assert 0.55 < cpu_seconds([child.pid]) < 1.2
+    assert 0.55 < cpu_seconds([child.pid]) < 2
 
 
 def test_an_idle_process_costs_nothing(started) -> None:
@@ -58,7 +60,7 @@ def test_what_a_child_started_ends_with_it(started) -> None:
     child = started("sh", "-c", "sleep 60 & echo $!; wait")
     grandchild = int(child.output.readline())
     child.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while _runs(grandchild):
         assert time.monotonic() < deadline, "the grandchild lives on"
         time.sleep(0.01)
@@ -97,7 +99,10 @@ def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.timeout(300)  # the first run makes the load generator and, for root's Python, a venv
-def test_every_figure_is_taken_beside_a_peer(able: None, tmp_path: Path) -> None:
+def test_every_figure_is_taken_beside_a_peer(able: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More workers than one are test_store's.
+    monkeypatch.setattr(store, "propagation", partial(store.propagation, followers=(1,)))
+    monkeypatch.setattr(store, "usage", partial(store.usage, workers=1))
     page = tmp_path / "page.md"
     tiny = ["--count", "200", "--rounds", "1", "--clients", "8", "--gigabytes", "0.05", "--latency-seconds", "0.5"]
     status = main(

@@ -34,8 +34,8 @@ TEXT = """new Promise((done) => {
     const tell = () => done(document.body.innerText)
     document.readyState === "complete" ? tell() : addEventListener("load", tell)
 })"""
-START_S = 20
-STEP_S = 15
+START_S = 60
+STEP_S = 40
 
 
 class Chromium:

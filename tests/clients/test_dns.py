@@ -15,7 +15,7 @@ from tests.gateway.harness import Gateway
 def associated(gateway: Gateway | Front, user: str, password: str, rdns: bool = True) -> socks.socksocket:
     """With `rdns`, its default, PySocks names the address that it does not know yet "0", as a host name."""
     sock = socks.socksocket(type=socks.socket.SOCK_DGRAM)
-    sock.settimeout(5)
+    sock.settimeout(20)
     sock.set_proxy(socks.SOCKS5, HOST, gateway.port, rdns=rdns, username=user, password=password)
     return sock
 

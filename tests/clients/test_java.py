@@ -20,12 +20,12 @@ both = pytest.mark.parametrize("url", [PLAIN, TLS])
 def client(needs: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Client:
     needs("java", "javac")
     classes = tmp_path_factory.mktemp("java")
-    subprocess.run(["javac", "-d", classes, SOURCE], check=True, capture_output=True, timeout=60)
+    subprocess.run(["javac", "-d", classes, SOURCE], check=True, capture_output=True, timeout=100)
 
     def run(options: list[str], *arguments: object) -> str:
         quick = ["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:+UseSerialGC"]
         command = ["java", *quick, *options, "-cp", classes, "Client", *map(str, arguments)]
-        return subprocess.run(command, check=True, capture_output=True, timeout=30).stdout.decode().strip()
+        return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.decode().strip()
 
     return run
 

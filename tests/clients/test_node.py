@@ -23,11 +23,11 @@ def client(world: World, needs: Callable[..., None], tmp_path_factory: pytest.Te
     for file in HERE.iterdir():
         shutil.copy(file, home)
     install = ["npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run(install, cwd=home, check=True, capture_output=True, timeout=60)
+    subprocess.run(install, cwd=home, check=True, capture_output=True, timeout=100)
 
     def run(kind: str, proxy: str, url: str) -> dict[str, object]:
         command = ["node", "client.mjs", kind, proxy, url, world.ca]
-        return dict(json.loads(subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=15).stdout))
+        return dict(json.loads(subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=60).stdout))
 
     return run
 

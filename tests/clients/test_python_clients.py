@@ -33,18 +33,18 @@ def urllib_opener(world: World, proxy: str) -> urllib.request.OpenerDirector:
 
 @both
 def test_urllib(world: World, url: str) -> None:
-    with urllib_opener(world, world.url("http", "jp")).open(url, timeout=10) as answer:
+    with urllib_opener(world, world.url("http", "jp")).open(url, timeout=30) as answer:
         assert answer.read().decode().strip() == NODES["jp"]
 
 
 def test_urllib_with_a_wrong_password(world: World) -> None:
     opener = urllib_opener(world, world.url("http", "jp", world.refusing, "wrong"))
     with pytest.raises(urllib.error.HTTPError) as plain:
-        opener.open(PLAIN, timeout=10)
+        opener.open(PLAIN, timeout=30)
     with plain.value as answer:
         assert (answer.code, WRONG in answer.read().decode()) == (407, True)
     with pytest.raises(urllib.error.URLError, match="407 Proxy Authentication Required"):
-        opener.open(TLS, timeout=10)
+        opener.open(TLS, timeout=30)
 
 
 @both
@@ -52,40 +52,40 @@ def test_urllib_with_a_wrong_password(world: World) -> None:
 def test_requests(world: World, scheme: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if scheme == "socks5":  # resolves here
         url = url.replace(SITE, HOST)
-    answer = requests.get(url, proxies=proxies(world.url(scheme, "de")), verify=world.ca, timeout=10)
+    answer = requests.get(url, proxies=proxies(world.url(scheme, "de")), verify=world.ca, timeout=30)
     assert answer.text.strip() == NODES["de"]
 
 
 def test_requests_by_socks4(world: World) -> None:
     # Without a password, which SOCKS4 does not send, requests would leave out the name as well.
     proxy = world.url("socks4a", "de", world.open)
-    assert requests.get(PLAIN, proxies=proxies(proxy), timeout=10).text.strip() == NODES["de"]
+    assert requests.get(PLAIN, proxies=proxies(proxy), timeout=30).text.strip() == NODES["de"]
 
 
 def test_requests_keeps_one_connection_for_many_requests(world: World) -> None:
     with requests.Session() as session:
         session.proxies = proxies(world.url("http", "jp"))
         for _ in range(3):
-            assert session.get(PLAIN, timeout=10).text.strip() == NODES["jp"]
+            assert session.get(PLAIN, timeout=30).text.strip() == NODES["jp"]
         (pool,) = session.get_adapter(PLAIN).proxy_manager.values()
         assert pool.connection_from_url(f"http://{HOST}:{world.closed.port}").num_connections <= 1
 
 
 def test_requests_with_a_wrong_password(world: World) -> None:
     http = proxies(world.url("http", "jp", world.refusing, "wrong"))
-    answer = requests.get(PLAIN, proxies=http, timeout=10)
+    answer = requests.get(PLAIN, proxies=http, timeout=30)
     assert (answer.status_code, WRONG in answer.text) == (407, True)
     with pytest.raises(requests.exceptions.ProxyError, match="407 Proxy Authentication Required"):
-        requests.get(TLS, proxies=http, timeout=10)
+        requests.get(TLS, proxies=http, timeout=30)
     socks = proxies(world.url("socks5h", "jp", world.refusing, "wrong"))
     with pytest.raises(requests.exceptions.ConnectionError, match="SOCKS5 authentication failed"):
-        requests.get(PLAIN, proxies=socks, timeout=10)
+        requests.get(PLAIN, proxies=socks, timeout=30)
 
 
 @both
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
 def test_httpx(world: World, scheme: str, url: str) -> None:
-    with httpx.Client(proxy=world.url(scheme, "jp"), verify=tls(world)) as client:
+    with httpx.Client(proxy=world.url(scheme, "jp"), verify=tls(world), timeout=30) as client:
         assert client.get(url).text.strip() == NODES["jp"]
 
 
@@ -93,13 +93,13 @@ def test_httpx(world: World, scheme: str, url: str) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 def test_httpx_with_a_wrong_password(world: World) -> None:
-    with httpx.Client(proxy=world.url("http", "jp", world.refusing, "wrong"), verify=tls(world)) as client:
+    with httpx.Client(proxy=world.url("http", "jp", world.refusing, "wrong"), verify=tls(world), timeout=30) as client:
         answer = client.get(PLAIN)
         assert (answer.status_code, WRONG in answer.text) == (407, True)
         with pytest.raises(httpx.ProxyError, match="407 Proxy Authentication Required"):
             client.get(TLS)
     with (
-        httpx.Client(proxy=world.url("socks5", "jp", world.refusing, "wrong")) as client,
+        httpx.Client(proxy=world.url("socks5", "jp", world.refusing, "wrong"), timeout=30) as client,
         pytest.raises(httpx.ProxyError, match="Invalid username/password"),
     ):
         client.get(PLAIN)

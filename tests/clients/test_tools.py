@@ -18,13 +18,13 @@ Done = subprocess.CompletedProcess[str]
 
 def run(*command: object, **env: str) -> Done:
     words = [str(word) for word in command]
-    return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False, env={**os.environ, **env})
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env})
 
 
 def wget(world: World, gateway: Gateway | Front, password: str, url: str) -> Done:
     proxy = f"http://{HOST}:{gateway.port}"
     login = [f"--proxy-user={world.name('jp')}", f"--proxy-password={password}"]
-    command = ["wget", "-nv", "-O-", "--tries=1", "--timeout=10", f"--ca-certificate={world.ca}", *login, url]
+    command = ["wget", "-nv", "-O-", "--tries=1", "--timeout=30", f"--ca-certificate={world.ca}", *login, url]
     return run(*command, http_proxy=proxy, https_proxy=proxy, no_proxy="")
 
 
@@ -71,7 +71,7 @@ def ssh(world: World, proxy_command: str) -> Done:
         f"UserKnownHostsFile={world.directory / 'known_hosts'}",
         "IdentitiesOnly=yes",
         "BatchMode=yes",
-        "ConnectTimeout=10",
+        "ConnectTimeout=30",
     )
     return run("ssh", "-F", "none", *(f"-o{setting}" for setting in settings), f"root@{SITE}", "echo $NODE")
 
@@ -104,8 +104,8 @@ def test_ssh_with_a_wrong_password(world: World, needs: Callable[..., None], kin
 
 def proxychains(world: World, tmp_path: Path, line: str, url: str) -> Done:
     config = tmp_path / "proxychains.conf"
-    config.write_text(f"strict_chain\nproxy_dns\ntcp_connect_time_out 5000\n[ProxyList]\n{line}\n")
-    return run("proxychains4", "-q", "-f", config, "curl", "-sS", "-m", "10", "--cacert", world.ca, url)
+    config.write_text(f"strict_chain\nproxy_dns\ntcp_connect_time_out 20000\n[ProxyList]\n{line}\n")
+    return run("proxychains4", "-q", "-f", config, "curl", "-sS", "-m", "30", "--cacert", world.ca, url)
 
 
 @both

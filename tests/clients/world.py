@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -85,10 +86,11 @@ class World:
             self._make_keys()
             self.exits = [self._exit(node) for node in NODES.values()]
             asyncio.run(self._register())
-            self.open = self.gateway()
-            self.closed = self.gateway(require_auth=True)
-            behind = self.gateway(trusted_proxies=["127.0.0.0/8"], domain="vpn.test")
-            asking = self.gateway(trusted_proxies=["127.0.0.0/8"], require_auth=True)
+            proxied = {"trusted_proxies": ["127.0.0.0/8"]}
+            wanted = ({}, {"require_auth": True}, proxied | {"domain": "vpn.test"}, proxied | {"require_auth": True})
+            with ThreadPoolExecutor() as pool:
+                made = pool.map(lambda settings: self.gateway(**settings), wanted)
+                self.open, self.closed, behind, asking = made
             self.tls, self.ports, self.names, self.refusing = (Front(ports.free()) for _ in range(4))
             self._haproxy(closed=self.closed.port, behind=behind.port, asking=asking.port)
             for country, node in NODES.items():
@@ -174,7 +176,11 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(5)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
         if process.stdout is not None:
             process.stdout.close()
 
@@ -202,4 +208,4 @@ def _make_repository(home: Path, node: str) -> None:
 
 
 def _quiet(*command: object) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=20)
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)

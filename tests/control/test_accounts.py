@@ -225,6 +225,14 @@ async def test_a_node_that_was_requested_before_the_rest_is_not_started(fleet: A
     await fleet.serving()
 
 
+async def test_a_rest_that_the_clock_makes_longer_is_cut(fleet: Any) -> None:
+    """Redis's went back by an hour."""
+    await fleet.registry.accounts.rest("acct", "AUTH_FAILED", 4200)
+    await rounds(fleet, count=2)
+    (reason, seconds) = (await fleet.registry.accounts.read({"acct": 1})).resting["acct"]
+    assert (reason, 590 < seconds <= 600) == ("AUTH_FAILED", True)
+
+
 async def test_a_redis_restarted_empty_is_refilled_from_the_nodes(
     new_control: Callable[..., Any], redis_server: Any
 ) -> None:

@@ -1,5 +1,7 @@
 """Whose turn it is."""
 
+from dataclasses import replace
+
 from control.model import World
 from control.rotation import JITTER, due, mismatch
 from health.model import Node, NodeKind, NodeStatus, Pool
@@ -36,7 +38,10 @@ def test_the_unwell_go_before_the_old_and_the_longest_unwell_first() -> None:
     )
     found = due(world, POOL, [node(0), node(1), node(2)])
     assert found is not None
-    assert found[0].id == "jp000002"
+    assert (found[0].id, found[1]) == ("jp000002", "unwell for 60 s: its score says why")
+    found = due(replace(world, ailments={"jp000002": "90% of its probes are lost"}), POOL, [node(1), node(2)])
+    assert found is not None
+    assert found[1] == "unwell for 60 s: 90% of its probes are lost"
 
 
 def test_a_record_that_does_not_say_matches() -> None:

@@ -22,7 +22,17 @@ def test_goes_on_without_rights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(packages, "ensure", refuse)
     system.main()
     assert capsys.readouterr().err == "vpnexit: a complete test run needs openvpn: install them\n"
-    assert {"redis-server", "haproxy", "curl", "dockerd", "openvpn", "wireguard-go", "chromium", "sshd"} <= set(asked)
+    assert {
+        "redis-server",
+        "haproxy",
+        "curl",
+        "dockerd",
+        "openvpn",
+        "wireguard-go",
+        "chromium",
+        "sshd",
+        "faketime",
+    } <= set(asked)
 
 
 def test_everything_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

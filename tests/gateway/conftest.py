@@ -28,20 +28,19 @@ def namespaces() -> None:
 
 @pytest.fixture
 def exits(namespaces: None, tmp_path: Path) -> Iterator[Callable[[str], Exit]]:
-    made: list[Exit] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(node_id: str) -> Exit:
-        made.append(Exit(node_id, tmp_path))
-        return made[-1]
+        def make(node_id: str) -> Exit:
+            made = Exit(node_id, tmp_path)
+            stack.callback(made.close)
+            return made
 
-    yield make
-    for exit_ in made:
-        exit_.close()
+        yield make
 
 
 @pytest.fixture
 async def registry(redis_server: object) -> AsyncIterator[Registry]:
-    opened = Registry.open(RedisSettings(url=redis_server.url))  # type: ignore[attr-defined]
+    opened = Registry.open(RedisSettings(url=redis_server.url, timeout=5))  # type: ignore[attr-defined]
     await opened.begin_epoch()
     yield opened
     await opened.close()
@@ -49,15 +48,14 @@ async def registry(redis_server: object) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 def gateways(redis_server: object, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    made: list[Gateway] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(**settings: object) -> Gateway:
-        made.append(Gateway(redis_server.url, tmp_path, **settings))  # type: ignore[attr-defined]
-        return made[-1]
+        def make(**settings: object) -> Gateway:
+            made = Gateway(redis_server.url, tmp_path, **settings)  # type: ignore[attr-defined]
+            stack.callback(made.close)
+            return made
 
-    yield make
-    for gateway in made:
-        gateway.close()
+        yield make
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +88,7 @@ def shared_gateway(_redis_binary: str, namespaces: None, tmp_path_factory: pytes
 
 
 async def _admit(url: str, exits: list[Exit]) -> None:
-    registry = Registry.open(RedisSettings(url=url))
+    registry = Registry.open(RedisSettings(url=url, timeout=5))
     await registry.begin_epoch()
     await serve(registry, *exits)
     await registry.close()

@@ -72,6 +72,10 @@ class Agent:
         state = {"node": self.node, "tunnel": self.tunnel, "generation": self.generation}
         return {**state, "families": self.families, "kill_switch": True, "reason": ""}
 
+    def on_sample(self, asked: dict, fds: list[int]) -> dict:
+        state = {"tunnel": self.tunnel, "generation": self.generation, "kill_switch": True}
+        return {"sample": {**state, "probe_ms": 1.0}}
+
     def on_sockets(self, asked: dict, fds: list[int]) -> dict:
         if self.dry and asked["type"] == "dgram":
             return {"error": "no datagram sockets"}

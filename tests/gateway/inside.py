@@ -33,7 +33,7 @@ from health.model import Node, Record, User
 from health.registry import RegistryError
 from tests.gateway.stub_fleet import StubFleet, node
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 RESET = struct.pack("ii", 1, 0)
 PASSWORD = "corr:ect"
 ALLOWED = (ip_network("127.0.0.0/8"),)

@@ -19,7 +19,7 @@ from health.registry import Registry
 from tests.conftest import RedisServer
 from tests.gateway.harness import MACHINE, Gateway
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 NODE = "zz000001"
 # The ids that a gateway makes are all of one length; what was read shows this one in their place.
 SOME_ID = b"X-Request-Id: " + b"0" * 16 + b"\r\n"
@@ -166,7 +166,7 @@ def direct_gateway(directory: Path, binary: str, *users: User, **settings: objec
 
 
 async def _record(url: str, users: Iterable[User]) -> None:
-    registry = Registry.open(RedisSettings(url=url))
+    registry = Registry.open(RedisSettings(url=url, timeout=5))
     for user in users:
         await registry.put_user(user)
     await registry.put_node(Node(id=NODE, country="zz", kind="direct", machine=MACHINE, status=NodeStatus.SERVING))

@@ -21,7 +21,7 @@ if "exit" in worker:
 def say(number):
     state = {
         "listening": True, "ready": worker.get("ready", True), "nodes": ["jp000001"], "gauges": {"number": number},
-        "carried": {"jp000001": 2},
+        "carried": {"jp000001": 2}, "panic": {"jp": True},
         "counters": {"totals": [[[], [worker.get("count", number), 0]]]}, "alone": told["alone"],
         "failures": told["failures"], "heard": heard,
         "inherited": [socket.socket(fileno=fd).getsockname()[1] for fd in told["sockets"]] if not number else [],

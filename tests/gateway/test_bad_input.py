@@ -109,7 +109,7 @@ REFUSED = [
     (socks_login(b"al\0ice"), b"\x05\x02\x01\x01"),
     (socks_login(b"al\rice"), b"\x05\x02\x01\x01"),
     (socks_login(b"a" * 255), b"\x05\x02\x01\x01"),
-    (socks_login(b"alice-country-j\0p"), b"\x05\x02\x01\x01"),
+    (socks_login(b"alice-country-j\0p") + SOCKS5[3:] + b"\x01\x7f\x00\x00\x01\x00\x50", b"\x05\x02\x01\x00\x05\x01"),
     (b"\x04\x01\x00\x00\x7f\x00\x00\x01user\0", b"\x00\x5b"),
     (b"\x04\x02\x00\x50\x7f\x00\x00\x01user\0", b"\x00\x5b"),
     (b"\x04\x01\x00\x50\x7f\x00\x00\x01us\rer\0", b"\x00\x5b"),
@@ -161,11 +161,19 @@ async def ready(registry: Registry, gateway: Gateway, exit_: Exit) -> None:
     wait_for(lambda: curl("-x", gateway.url, "http://origin.test/").stdout == exit_.id + "\n", what="serving")
 
 
+def serves(gateway: Gateway) -> bool:
+    """One of a shared gateway's exits is asked, and answers."""
+    return (
+        curl("-x", f"http://u-node-jp000001:x@127.0.0.1:{gateway.port}", "http://origin.test/").stdout == "jp000001\n"
+    )
+
+
 async def test_refusals_are_clear_and_cost_nothing(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(handshake_timeout=1), exits("jp000001")
+    gateway, jp = gateways(handshake_timeout=5), exits("jp000001")
     await ready(registry, gateway, jp)
     for _ in range(3):
         answer_to(gateway, b"\x05\x00")
+    wait_for(lambda: "vpnexit_gateway_open_connections 0.0" in gateway.metrics(), what="all of these ended")
     before, counted = gateway.descriptors(), ends(gateway)
     for sent, expected in REFUSED:
         got = answer_to(gateway, sent)
@@ -176,6 +184,7 @@ async def test_refusals_are_clear_and_cost_nothing(exits: Exits, registry: Regis
             assert b"Connection: close" in head
             assert len(body.strip().splitlines()) == 2  # status, and the reason in plain words
     wait_for(lambda: gateway.descriptors() <= before + STOCK, what="descriptors given back")
+    wait_for(lambda: (ends(gateway) - counted).total() >= len(REFUSED), what="all counted")
     counted = ends(gateway) - counted
     assert counted.total() == len(REFUSED)
     wait_for(lambda: reasons(gateway.lines()) == ends(gateway), what="a log line for each")
@@ -208,9 +217,8 @@ async def test_wrong_users_where_one_is_needed(exits: Exits, registry: Registry,
     assert "Traceback" not in gateway.log.read_text() + other.log.read_text()
 
 
-async def test_frames_cut_anywhere(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(), exits("jp000001")
-    await ready(registry, gateway, jp)
+def test_frames_cut_anywhere(shared_gateway: Gateway) -> None:
+    gateway = shared_gateway
     socks = b"\x05\x02\x00\x02\x01\x0cu-country-jp\x01x\x05\x01\x00\x03\x0borigin.test\x00\x50"
     connect = b"CONNECT origin.test:80 HTTP/1.1\r\nHost: a\r\n\r\n"
     before = gateway.descriptors()
@@ -220,13 +228,12 @@ async def test_frames_cut_anywhere(exits: Exits, registry: Registry, gateways: G
             assert b"200" not in answer
             assert not answer.endswith(b"\x05\x00\x00\x01")
     wait_for(lambda: gateway.descriptors() <= before + STOCK, what="descriptors given back")
-    assert curl("-x", gateway.url, "http://origin.test/").stdout == "jp000001\n"
+    assert serves(gateway)
     assert "Traceback" not in gateway.log.read_text()
 
 
-async def test_one_byte_at_a_time_works(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(), exits("jp000001")
-    await ready(registry, gateway, jp)
+def test_one_byte_at_a_time_works(shared_gateway: Gateway) -> None:
+    gateway = shared_gateway
     for handshake, answer in (
         (b"\x05\x02\x00\x02\x01\x0cu-country-jp\x01x\x05\x01\x00\x03\x0borigin.test\x00\x50", b"\x05\x02\x01\x00\x05"),
         (b"CONNECT origin.test:80 HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200"),
@@ -242,9 +249,8 @@ async def test_one_byte_at_a_time_works(exits: Exits, registry: Registry, gatewa
             assert received == answer
 
 
-async def test_nothing_behind_a_refused_request_runs(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(), exits("jp000001")
-    await ready(registry, gateway, jp)
+def test_nothing_behind_a_refused_request_runs(shared_gateway: Gateway) -> None:
+    gateway = shared_gateway
     smuggled = b"POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 7\r\n\r\nsmuggle"
     for refused in (
         b"CONNECT 10.9.9.9:80 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -257,9 +263,8 @@ async def test_nothing_behind_a_refused_request_runs(exits: Exits, registry: Reg
         assert b"smuggle" not in answer
 
 
-async def test_a_target_that_cuts_its_answer(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(), exits("jp000001")
-    await ready(registry, gateway, jp)
+def test_a_target_that_cuts_its_answer(shared_gateway: Gateway) -> None:
+    gateway = shared_gateway
     assert curl("-x", gateway.url, "http://origin.test/cut").returncode in (18, 56)  # partial file, reset
 
 

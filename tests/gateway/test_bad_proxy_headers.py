@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.wire.proxy_protocol import crc32c
 from health.registry import Registry
+from tests.conftest import STALL_S
 from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
 from tests.gateway.test_bad_input import GET, SOCKS5, answer_to, ends
 
@@ -91,17 +93,23 @@ async def trusting(exits: Exits, registry: Registry, gateways: Gateways) -> Gate
     return gateway
 
 
+def at_rest(gateway: Gateway) -> Counter[str]:
+    """How connections ended, when all have."""
+    wait_for(lambda: "vpnexit_gateway_open_connections 0.0" in gateway.metrics(), what="no connection")
+    return ends(gateway)
+
+
 async def test_the_table(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     gateway = await trusting(exits, registry, gateways)
     for name, (header, node) in GOOD.items():
         answer = answer_to(gateway, header + ASK)
         assert answer.startswith(b"HTTP/1.1 200 OK"), (name, answer)
         assert node.encode() in answer, (name, answer)
-    before = ends(gateway)
+    before = at_rest(gateway)
     for name, header in BAD.items():
         for behind in (ASK, SOCKS5):
             assert answer_to(gateway, header + behind) == b"", name
-    assert ends(gateway) - before == {"proxy_header": 2 * len(BAD)}
+    assert at_rest(gateway) - before == {"proxy_header": 2 * len(BAD)}
     assert "Traceback" not in gateway.log.read_text()
 
 
@@ -136,11 +144,11 @@ async def test_a_header_must_come_in_time(exits: Exits, registry: Registry, gate
     sending = asyncio.create_task(send())
     started = time.monotonic()
     try:
-        assert await asyncio.wait_for(reader.read(), 3 * HEADER_S) == b""
+        assert await asyncio.wait_for(reader.read(), 5 * HEADER_S) == b""
     finally:
         sending.cancel()
         writer.transport.abort()
-    assert HEADER_S * 0.9 < time.monotonic() - started < HEADER_S * 2
+    assert HEADER_S * 0.9 < time.monotonic() - started < HEADER_S * 2 + STALL_S
     wait_for(lambda: (ends(gateway) - before).total() == 1, what="counted")
     assert set(ends(gateway) - before) <= {"proxy_header", "handshake_timeout"}
 
@@ -149,7 +157,7 @@ async def test_nobody_else_may_send_one(exits: Exits, registry: Registry, gatewa
     gateway, jp = gateways(trusted_proxies=["127.9.9.9/32"]), exits("jp000001")
     await serve(registry, jp)
     wait_for(lambda: curl("-x", gateway.url, "http://origin.test/").stdout == "jp000001\n", what="serving")
-    before = ends(gateway)
+    before = at_rest(gateway)
     for header, _ in GOOD.values():
         assert answer_to(gateway, header + ASK) == b""
-    assert ends(gateway) - before == {"proxy_header": len(GOOD)}
+    assert at_rest(gateway) - before == {"proxy_header": len(GOOD)}

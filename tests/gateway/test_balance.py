@@ -267,12 +267,14 @@ def test_never_more_than_half_of_a_pool_is_out() -> None:
     candidates = [candidate(f"jp00000{n}", score=90 - n, healthy=False) for n in range(5)]
     fail(candidates[0], 5)
     assert [one.id for one in left_out(candidates, NOW)] == ["jp000000", "jp000004"], "the ejected one, then the worst"
+    assert balance.in_panic(candidates, NOW)
 
 
 def test_a_pool_of_one_is_never_out() -> None:
     only = candidate("jp000001", healthy=False)
     fail(only, 5)
     assert left_out([only], NOW) == []
+    assert balance.in_panic([only], NOW)
     assert group([only]).choose(random.Random(1), NOW) is only
 
 
@@ -389,6 +391,8 @@ def test_a_choice_is_one_of_those_left_and_at_most_half_are_out(
     out = left_out(pool, now)
     assert len(out) <= len(pool) // 2
     assert all(one.out_until > now or not one.healthy for one in out)
+    kept = [one for one in pool if one not in out]
+    assert balance.in_panic(pool, now) is any(one.out_until > now or not one.healthy for one in kept)
     made = Group(pool, out, strategy)
     tried = data.draw(st.sets(st.sampled_from([one.id for one in pool]))) if pool else set()
     chosen = made.choose(rng, now, tried)

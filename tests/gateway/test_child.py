@@ -46,6 +46,7 @@ async def test_it_is_told_inherits_and_answers(start: Start) -> None:
     await child.ask()
     assert child.gauges == {"number": 2}
     assert child.carried == {"jp000001": 2}
+    assert child.panic == {"jp": True}
     assert child.counters == {"totals": {(): [2, 0]}}
 
 
@@ -75,8 +76,11 @@ async def test_one_that_ends_at_once_is_an_error(start: Start) -> None:
 
 async def test_not_ready_is_not_ready(start: Start) -> None:
     child = await start({"ready": False})
+    async with asyncio.timeout(30):
+        while not child.listening:
+            await asyncio.sleep(0.01)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(child.until_ready(), 1.0)
+        await asyncio.wait_for(child.until_ready(), 0.3)
     assert child.listening
     assert not child.ready
 
@@ -111,7 +115,7 @@ asyncio.run(main())
     pid = int(json.loads(await process.stdout.readline()))
     process.kill()
     await process.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
             await asyncio.sleep(0.01)
 

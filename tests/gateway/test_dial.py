@@ -13,6 +13,7 @@ import pytest
 
 from deploy import ports
 from gateway import balance, dial_tasks
+from gateway import dial as module
 from gateway.dial import ADDRESSES_TRIED, PATIENCE_S, TARGET_ERRORS, Dial, Dialler
 from gateway.errors import LinkError
 from gateway.links import Link
@@ -27,6 +28,7 @@ from health.agent.protocol import NOT_FOUND
 from health.agent_client import Addresses
 from health.model import Node, Pool
 from health.reasons import WIRE, Fault, Reason
+from tests.conftest import STALL_S
 from tests.gateway.stub_fleet import StubFleet, node
 from tests.gateway.upstreams import Scripted, banner_and_echo, saying, serving
 
@@ -140,7 +142,7 @@ async def poller() -> AsyncIterator[Poller]:
 
 @pytest.fixture
 def dialler(poller: Poller) -> Make:
-    return lambda fleet, timeout=5.0: Dialler(fleet, poller, ALLOW, timeout, Metrics())
+    return lambda fleet, timeout=10.0: Dialler(fleet, poller, ALLOW, timeout, Metrics())
 
 
 def at(port: int, host: str = "127.0.0.1") -> Target:
@@ -169,14 +171,15 @@ async def test_what_the_node_could_not_do_another_one_of_the_pool_does(dialler: 
     assert {("failed", "jp000001"), ("worked", "jp000002")} == set(fleet.told)
 
 
-async def test_the_time_another_node_lost_is_not_a_nodes_own(dialler: Make) -> None:
+async def test_the_time_another_node_lost_is_not_a_nodes_own(dialler: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 5.0)  # nobody is dialled besides
     fleet = OwnFleet(node("jp000001"), node("jp000002"))
-    fleet.own("jp000001").trouble, fleet.own("jp000001").hang = LinkError("the agent gave no socket"), 0.3
+    fleet.own("jp000001").trouble, fleet.own("jp000001").hang = LinkError("the agent gave no socket"), 1.0
     async with serving(banner_and_echo) as port:
         while not fleet.own("jp000001").asked:
             (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", at(port))).release()
-    assert dialled.seconds > 0.3
-    assert fleet.seconds[-1] < 0.2
+    assert dialled.seconds > 0.9
+    assert fleet.seconds[-1] < 0.9
 
 
 async def test_never_another_country_when_all_of_the_pool_failed(dialler: Make) -> None:
@@ -223,7 +226,7 @@ async def test_one_deadline_for_all_tries(dialler: Make) -> None:
         error = await refusal(dialler(fleet, 1.0), Target("slow.test", 80))
         took = time.monotonic() - began
         assert error.reason is Reason.TARGET_TIMEOUT
-        assert 0.9 < took < 2
+        assert 0.9 < took < 2 + STALL_S
         assert sum(bool(one.seen) for one in silent) >= 2  # the first one did not use up the time of all
         assert fleet.told == []  # all of them say nothing: that may well be the target
         await fleet.close()
@@ -234,7 +237,7 @@ async def test_the_deadline_holds_for_other_nodes_too(dialler: Make) -> None:
     fleet.own("jp000001").hang = 30
     began = time.monotonic()
     assert (await refusal(dialler(fleet, 0.3), at(ports.free()))).reason is Reason.NODE_DIAL  # it gives no socket
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 + STALL_S
     assert fleet.told == [("failed", "jp000001")]
 
 
@@ -351,7 +354,7 @@ class Waiting:
         self.dial = dialler.start(JP, "u", target, (), self.told.append)
 
     async def end(self) -> Dial:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not self.told:
                 await asyncio.sleep(0.001)
         (dial,) = self.told
@@ -418,7 +421,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(dialler: Make) -> None:
     async with serving(banner_and_echo) as port:
         link.names = {"two.test": {"inet": ("127.0.0.3", "127.0.0.1")}}
         (dialled := await dial_tasks.dial(dialler(fleet), JP, "u", Target("two.test", port))).release()
-        assert dialled.seconds < 1
+        assert dialled.seconds < 1 + STALL_S
         assert link.asked == 2
     link.names = {"many.test": {"inet": tuple(f"127.0.0.{n}" for n in range(1, 9))}}
     error = await refusal(dialler(fleet), Target("many.test", ports.free()))
@@ -484,7 +487,7 @@ async def test_who_gets_no_answer_is_served_by_another_node(dialler: Make, deaf:
         made, began = dialler(fleet), time.monotonic()
         waiting = Waiting(made, at(port))
         dialled = (await waiting.end()).result()
-        assert PATIENCE_S <= time.monotonic() - began < 2 * 1
+        assert PATIENCE_S <= time.monotonic() - began < 2 * 1 + STALL_S
         assert (dialled.node.id, waiting.dial.node and waiting.dial.node.id) == ("jp000002", "jp000002")
         assert await dialled.channel.read() == b"220 ready\r\n"
         assert (fleet.own("jp000001").in_flight, len(made.patience), len(made.deadlines)) == (0, 0, 0)
@@ -525,7 +528,7 @@ async def test_both_without_an_answer_end_at_the_deadline(dialler: Make, deaf: i
     made, began = dialler(fleet, 1.0), time.monotonic()
     waiting = Waiting(made, at(80))
     assert ((await waiting.end()).error or WireError(Reason.OK, "")).reason is Reason.TARGET_TIMEOUT
-    assert 0.9 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 2 + STALL_S
     assert (len(made.patience), len(made.deadlines), all_left(made)) == (0, 0, True)
     assert [link.in_flight for link in fleet.links.values()] == [0, 0]
     assert not [told for told in fleet.told if told[0] == "failed"]
@@ -572,7 +575,7 @@ async def test_who_leaves_takes_both_along(dialler: Make, deaf: int) -> None:
     hanging(fleet, deaf, "jp000001", "jp000002")
     made = dialler(fleet)
     waiting = Waiting(made, at(80))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         while sum(link.in_flight for link in map(fleet.own, ("jp000001", "jp000002"))) < 2:
             await asyncio.sleep(0.01)
     waiting.dial.cancel()

@@ -42,6 +42,7 @@ def test_everything_counted_is_shown_under_its_name() -> None:
             {"open_connections": 1, "snapshot_age_seconds": 0.5, "usable_nodes": 4},
             2,
             {"jp000001": 3},
+            {"jp": True, "us": False},
         )
     )
     node = {"country": "jp", "node": "jp000001"}
@@ -59,6 +60,7 @@ def test_everything_counted_is_shown_under_its_name() -> None:
     assert of(found, "worker_restarts_total") == 2
     assert of(found, "open_connections") == 1
     assert of(found, "node_connections", node="jp000001") == 3
+    assert (of(found, "pool_panic", country="jp"), of(found, "pool_panic", country="us")) == (1, 0)
     assert of(found, "snapshot_age_seconds") == 0.5
     assert of(found, "usable_nodes") == 4
     assert of(found, "dial_seconds_bucket", country="jp", le=str(BUCKETS[0])) == 0

@@ -11,6 +11,7 @@ import pytest
 from gateway import worker as worker_module
 from gateway.wire.sniff import PROXY_V2_SIGNATURE
 from gateway.worker import PROXY_HEADER_S
+from tests.conftest import STALL_S
 from tests.gateway.inside import Inside, echoing, user
 from tests.gateway.stub_fleet import node
 from tests.gateway.test_session import connect, socks4, socks5
@@ -60,8 +61,7 @@ async def test_a_header_says_who_and_where(inside: Inside, port: int) -> None:
     for header in (v2(), b"PROXY TCP4 127.0.0.1 127.0.0.1 5555 3128\r\n"):
         client = inside.connect(PROXY)
         await client.send(header)
-        await asyncio.sleep(0.01)
-        assert str(inside.session.source) == "127.0.0.1"
+        await inside.until(lambda: str(inside.session.source) == "127.0.0.1", "its source")
         assert inside.session.destination == (ip_address("127.0.0.1"), 3128)
         await client.send(connect(port))
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -87,7 +87,7 @@ async def test_local_keeps_the_sockets_own_address(inside: Inside) -> None:
     """A health check of the proxy in front (section 2.2 of the PROXY protocol)."""
     client = inside.connect(PROXY)
     await client.send(v2("192.0.2.77", command=0))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
     assert str(inside.session.source) == PROXY
     client.sock.close()
     await inside.until(lambda: not inside.worker.sessions)
@@ -112,14 +112,14 @@ async def test_nobody_else_may(inside: Inside, port: int, source: str, header: b
 
 async def test_a_header_must_come_in_three_seconds(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PROXY_HEADER_S == 3
-    monkeypatch.setattr(worker_module, "PROXY_HEADER_S", 0.3)
+    monkeypatch.setattr(worker_module, "PROXY_HEADER_S", 1.0)
     async with Inside(**TRUSTING) as inside:
         silent, dripping, late = (inside.connect(PROXY) for _ in range(3))
         await dripping.send(v2()[:-1])
         await late.send(v2())  # from here on the handshake's own time counts
         began = asyncio.get_running_loop().time()
         assert [await silent.rest(), await dripping.rest()] == [b"", b""]
-        assert asyncio.get_running_loop().time() - began < 0.9
+        assert asyncio.get_running_loop().time() - began < 2 + STALL_S  # a handshake may take 10 s
         assert inside.reasons == ["handshake_timeout"] * 2
         await late.send(connect(port))
         assert (await late.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -197,7 +197,7 @@ async def test_who_is_not_listed_is_told_so_in_its_own_protocol(
 
 
 async def test_who_is_not_listed_cannot_stay(port: int) -> None:
-    async with Inside(allow_clients=["127.0.0.0/8"], handshake_timeout=0.2) as inside:
+    async with Inside(allow_clients=["127.0.0.0/8"], handshake_timeout=1) as inside:
         silent = inside.connect(FORBIDDEN)
         assert await silent.rest() == b""
         assert (await head_of(inside, connect(port), "127.0.0.1")).startswith(b"HTTP/1.1 200")

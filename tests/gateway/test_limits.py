@@ -92,7 +92,7 @@ async def running(registry: Registry, one: User, count: int) -> AsyncIterator[li
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -116,7 +116,7 @@ def leased(limiter: Limiter, one: User) -> int | None:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Registry]:
-    registry = Registry.open(RedisSettings(url=url, timeout=2))
+    registry = Registry.open(RedisSettings(url=url, timeout=5))
     try:
         yield registry
     finally:
@@ -135,6 +135,7 @@ def test_who_has_no_limits_gets_no_grant() -> None:
     assert limiter.admit(user()) is None
 
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -148,7 +149,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 @given(st.integers(1, 60), STEPS)
 def test_connections_stay_within_the_bound(redis_url: str, limit: int, steps: list[tuple[str, int, int]]) -> None:
     async def play() -> None:
@@ -167,7 +168,7 @@ def test_connections_stay_within_the_bound(redis_url: str, limit: int, steps: li
     asyncio.run(play())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 @given(STEPS)
 def test_no_byte_is_counted_twice_or_lost(redis_url: str, steps: list[tuple[str, int, int]]) -> None:
     async def play() -> None:
@@ -208,7 +209,7 @@ def test_no_byte_is_counted_twice_or_lost(redis_url: str, steps: list[tuple[str,
     asyncio.run(play())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 @given(st.integers(640, 100_000), STEPS)
 def test_bytes_stay_within_the_bound(redis_url: str, limit: int, steps: list[tuple[str, int, int]]) -> None:
     async def play() -> None:
@@ -271,14 +272,14 @@ async def test_places_move_between_workers(shared: Registry) -> None:
             second.admit(one)
         assert caught.value.reason is Reason.CONNECTION_LIMIT
         held[0].release()
-        await until(lambda: admitted(second, one, 1), 3)
+        await until(lambda: admitted(second, one, 1))
         await until(lambda: leased(second, one) == 1)
         assert not admitted(second, one)
 
 
 async def test_a_dead_workers_places_come_back(shared: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     dump = Ask.dump
-    monkeypatch.setattr(Ask, "dump", lambda ask: dump(ask).replace('"ttl_ms":15000', '"ttl_ms":1500'))
+    monkeypatch.setattr(Ask, "dump", lambda ask: dump(ask).replace('"ttl_ms":15000', '"ttl_ms":4000'))
     one = user(max_connections=4)
     async with AsyncExitStack() as dies, running(shared, one, 1) as (alive,):
         (dead,) = await dies.enter_async_context(running(shared, one, 1))
@@ -289,7 +290,7 @@ async def test_a_dead_workers_places_come_back(shared: Registry, monkeypatch: py
         await until(lambda: leased(alive, one) == 0)
         assert not admitted(alive, one)
         await dies.aclose()
-        await until(lambda: admitted(alive, one, 1), 6)
+        await until(lambda: admitted(alive, one, 1))
 
 
 async def test_the_whole_month_is_for_all_workers_and_is_settled_at_the_end(shared: Registry) -> None:
@@ -302,7 +303,8 @@ async def test_the_whole_month_is_for_all_workers_and_is_settled_at_the_end(shar
             for grant in grants:
                 if not grant.exhausted:
                     grant.count(5000)
-        await until(lambda: all(grant.exhausted for grant in grants), 5)
+        await until(lambda: all(grant.exhausted for grant in grants))
+        await until(lambda: not any(limiter._accounts[one.name].volume.unsettled for limiter in (first, second)))
         with pytest.raises(WireError) as caught:
             first.admit(one)
         assert caught.value.reason is Reason.QUOTA_USED
@@ -336,8 +338,11 @@ async def test_the_rate_is_shared_and_moves_to_where_the_traffic_is(shared: Regi
         buckets = [grant.down for grant in grants]
         assert sum(bucket.rate for bucket in buckets if bucket) <= rate
         assert min(passed) >= 0.2 * rate * spent
-        await pump(0, 3)
         assert buckets[0] is not None
+        for _ in range(20):
+            await pump(0, 1)
+            if buckets[0].rate >= 0.9 * rate:
+                break
         assert buckets[0].rate >= 0.9 * rate
 
 
@@ -350,20 +355,20 @@ async def test_limits_hold_while_redis_is_gone(redis_server: Any) -> None:
         assert lease is not None
         with capture_logs() as logs:
             redis_server.stop()
-            await until(lambda: first._lost, 5)
+            await until(lambda: first._lost)
             assert 4 < len(grants) + len(admitted(first, one)) <= max(lease.connections, 13)
             assert len(admitted(second, one)) == credit(40), "a worker that never had a lease goes on with a little"
             grants[0].count(200_000)
             await asyncio.sleep(2.5)
             assert not grants[0].exhausted
             grants[0].count(100_000)
-            await until(lambda: grants[0].exhausted, 5)
+            await until(lambda: grants[0].exhausted)
             redis_server.start()
-            await until(lambda: not grants[0].exhausted, 10)
+            await until(lambda: not grants[0].exhausted)
         said = [line["event"] for line in logs]
         assert sum("Redis is gone" in line for line in said) <= 2, "once per worker"
         assert sum("Redis is back" in line for line in said) >= 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await registry.usage([one.name], _this_month())).get(one.name) != 300_000:
                 await asyncio.sleep(0.05)
 
@@ -374,10 +379,10 @@ async def test_a_redis_restarted_empty_gives_nobody_a_new_month(redis_server: An
         grant, other = admitted(first, one, 1)[0], admitted(second, one, 1)[0]
         grant.count(6000)
         other.count(5000)
-        await until(lambda: grant.exhausted and other.exhausted, 5)
+        await until(lambda: grant.exhausted and other.exhausted)
         redis_server.stop()
         redis_server.start()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             while True:
                 with suppress(RegistryError):
                     if (await registry.usage([one.name], _this_month())).get(one.name) == 11_000:
@@ -397,6 +402,6 @@ async def test_a_changed_limit_reaches_open_connections(shared: Registry) -> Non
     assert grant is not None
     await until(lambda: grant.up is not None and grant.up.rate == 64_000)
     current[one.name] = one.model_copy(update={"bytes_per_second": 6400})
-    await until(lambda: grant.up is not None and grant.up.rate == 6400, 5)
+    await until(lambda: grant.up is not None and grant.up.rate == 6400)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

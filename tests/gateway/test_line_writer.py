@@ -15,6 +15,7 @@ import pytest
 from gateway import line_writer
 from gateway.line_writer import LINES_HELD, LineWriter
 from health import logs
+from tests.conftest import STALL_S
 from tests.health.test_logs import _restored as restored_logging
 
 Made = Callable[[int], LineWriter]
@@ -36,7 +37,7 @@ async def writers() -> AsyncIterator[Made]:
         writer.close()
 
 
-async def until(condition: Callable[[], object], seconds: float = 5) -> None:
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -50,7 +51,7 @@ async def test_lines_arrive_in_order_within_a_moment(writers: Made, tmp_path: Pa
         for number in range(3):
             writer.add(f"{number}\n")
         await until(lambda: path.read_text() == "0\n1\n2\n")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + STALL_S
         for number in range(3, 2000):
             writer.add(f"{number}\n")
         writer.close()
@@ -68,7 +69,7 @@ async def test_a_reader_that_stops_costs_lines_and_nothing_else(writers: Made) -
         slowest = max(slowest, time.monotonic() - began)
         if not _ % 500:
             await asyncio.sleep(0)
-    assert slowest < 0.5
+    assert slowest < STALL_S
     assert writer.dropped >= 2 * LINES_HELD - 1000  # what the pipe holds, and one batch on its way
     assert len(writer._lines) <= LINES_HELD
     received = bytearray()
@@ -94,7 +95,7 @@ async def test_a_stuck_reader_does_not_hold_up_the_end() -> None:
     await asyncio.sleep(0.2)
     began = time.monotonic()
     writer.close()
-    assert time.monotonic() - began < 2 * line_writer._CLOSE_S
+    assert time.monotonic() - began < 2 * line_writer._CLOSE_S + STALL_S
     os.close(reader)  # the thread ends with EPIPE
     await asyncio.to_thread(writer._thread.join, 5)
     assert not writer._thread.is_alive()

@@ -117,6 +117,16 @@ def test_first_bytes_are_kept_by_node_and_shown_by_country() -> None:
     assert counted.counters()[metrics.FIRST_BYTE_SECONDS]["jp",][-1] == 2.75
 
 
+def test_what_targets_cut_off_is_kept_by_node_for_as_long_as_the_others() -> None:
+    counted = Metrics()
+    for node in ("jp000001", "jp000001", "jp000002"):
+        counted.cut_off(node)
+    assert [counted.cut(node) for node in ("jp000001", "jp000002", "jp000003")] == [2, 1, 0]
+    counted.known_nodes({"jp000001", "jp000002"}, 0.0)
+    counted.known_nodes({"jp000002"}, NODE_KEPT_S + 61)
+    assert [counted.cut(node) for node in ("jp000001", "jp000002")] == [0, 1]
+
+
 def test_forgetting_keeps_what_has_no_node() -> None:
     counted = busy()
     counted.ended("jp", "", Reason.NO_NODE, 0, 0)

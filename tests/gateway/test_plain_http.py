@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from deploy import ports
+from gateway import plain_http
 from gateway.plain_http import FRESH_S
 from gateway.wire.http_rules import MAX_GATEWAYS
 from tests.gateway.harness import Gateway, wait_for
@@ -34,6 +35,16 @@ async def origin() -> AsyncIterator[Origin]:
 async def client(gateway: Gateway) -> AsyncIterator[End]:
     async with client_of(gateway) as end:
         yield end
+
+
+@pytest.fixture
+async def patient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[End]:
+    """A client of a gateway whose kept connections stay young however long the machine stands still."""
+    monkeypatch.setattr(plain_http, "FRESH_S", 60.0)
+    async with Inside() as inside:
+        end = End(*await asyncio.open_connection(sock=inside.connect().sock, limit=1 << 20))
+        yield end
+        await end.drop()
 
 
 async def asked(client: End, origin: Origin, *fields: bytes, method: bytes = b"GET") -> End:
@@ -91,7 +102,8 @@ async def test_answers_of_our_own_have_the_id(gateway: Gateway, client: End, ori
     assert len(set(ids)) == 1
 
 
-async def test_one_connection_serves_many_requests(client: End, origin: Origin) -> None:
+async def test_one_connection_serves_many_requests(patient: End, origin: Origin) -> None:
+    client = patient
     end = await asked(client, origin)
     for method in (b"GET", b"POST", b"DELETE"):
         await client.send(origin.request(method=method))
@@ -156,7 +168,8 @@ async def test_it_goes_twice_at_most(client: End, origin: Origin) -> None:
     assert origin.count == 2
 
 
-async def test_what_must_not_be_repeated_goes_once(client: End, origin: Origin) -> None:
+async def test_what_must_not_be_repeated_goes_once(patient: End, origin: Origin) -> None:
+    client = patient
     old = await asked(client, origin)
     await client.send(origin.request(b"Content-Length: 3", method=b"POST") + b"abc")
     await old.head()

@@ -279,6 +279,19 @@ def test_half_of_a_pool_stays_and_a_pool_of_one(clock: Clock) -> None:
     assert len(chosen(fleet)) == 1
     assert chosen(fleet, Want(country="us")).keys() == {"us000001"}
     assert len(chosen(fleet, Want(), 400)) == 2
+    assert fleet.roster.panic(clock.now) == {"jp": True, "us": True}
+
+
+def test_panic_is_more_than_half_of_those_that_could_be_used(clock: Clock) -> None:
+    fleet = StubFleet(*TWO, node("us000001"))
+    assert fleet.roster.panic(clock.now) == {"jp": False, "us": False}
+    fail(fleet, "jp000001")
+    assert not fleet.roster.panic(clock.now)["jp"], "half of them is left out"
+    fleet.link("jp000002").up = False
+    fleet.touched()
+    assert fleet.roster.panic(clock.now)["jp"], "the only one left"
+    clock.now += balance.EJECT_S[0] + 1
+    assert not fleet.roster.panic(clock.now)["jp"]
 
 
 def test_a_city_whose_only_node_is_ejected_is_served_by_it(clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """The tunnel between two socket pairs, in this process."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -17,6 +18,7 @@ from gateway.pipes import PipePool
 from gateway.poller import READ, Poller
 from gateway.relay import Shared, Tunnel, Way
 from health.reasons import Reason
+from tests.conftest import STALL_S
 from tests.gateway.harness import ROOT
 
 RESET = b"\x01\0\0\0\0\0\0\0"
@@ -41,6 +43,7 @@ class Bench:
         self.target, near_target = pair()
         self.passed = (0, 0)
         self.first_bytes = 0
+        self.cuts = 0
         self.finished = asyncio.get_running_loop().create_future()
         self.tunnel: Tunnel | None = Tunnel(shared, near_client, near_target, self)
 
@@ -56,8 +59,11 @@ class Bench:
     def first_byte(self) -> None:
         self.first_bytes += 1
 
+    def cut_off(self) -> None:
+        self.cuts += 1
+
     async def end(self) -> Reason:
-        reason = await asyncio.wait_for(asyncio.shield(self.finished), 5)
+        reason = await asyncio.wait_for(asyncio.shield(self.finished), 20)
         assert isinstance(reason, Reason)
         return reason
 
@@ -111,7 +117,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
 
 async def read_all(sock: socket.socket) -> bytes:
     loop, data = asyncio.get_running_loop(), bytearray()
-    while chunk := await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5):
+    while chunk := await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 20):
         data += chunk
     return bytes(data)
 
@@ -119,8 +125,14 @@ async def read_all(sock: socket.socket) -> bytes:
 async def read_until(sock: socket.socket, end: bytes) -> bytes:
     loop, data = asyncio.get_running_loop(), bytearray()
     while not data.endswith(end):
-        data += await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5)
+        data += await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 20)
     return bytes(data)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
 
 
 async def turns(count: int = 5) -> None:
@@ -145,8 +157,7 @@ async def test_what_earlier_handlers_saw_is_read_for(bench: Bench) -> None:
         poller.watch(sock.fileno(), seen.append)
     await send(bench.client, b"question")
     await send(bench.target, b"banner")
-    await turns()
-    assert sum(bool(events & READ) for events in seen) == 2
+    await until(lambda: sum(bool(events & READ) for events in seen) == 2)
     bench.it.start(client_events=READ, target_events=READ)
     assert await read_until(bench.target, b"question") == b"question"
     assert await read_until(bench.client, b"banner") == b"banner"
@@ -295,7 +306,7 @@ async def test_a_rate_holds_without_busy_waiting(bench: Bench, way: str, monkeyp
     await sending
     took = time.monotonic() - began
     least = size / rate - BURST_S
-    assert least * 0.95 < took < least * 2 + 0.5
+    assert least * 0.95 < took < least * 2 + STALL_S
     assert wakes.count < took / 0.02 * 2 + 50, "it wakes up for 20 ms worth of bytes, not all the time"
     assert bucket.passed == size
 
@@ -313,12 +324,12 @@ async def test_one_rate_for_all_tunnels_of_a_user(make: Make) -> None:
     async def drained(bench: Bench) -> None:
         sent = size
         while sent:
-            sent -= len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(bench.client, 1 << 20), 5))
+            sent -= len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(bench.client, 1 << 20), 20))
 
     await asyncio.gather(*(drained(bench) for bench in benches))
     took = time.monotonic() - began
     assert 2 * size / rate - BURST_S < took + 0.05
-    assert took < 3
+    assert took < 2 * 2 * size / rate + STALL_S
 
 
 async def test_the_other_way_is_not_slowed(bench: Bench) -> None:
@@ -327,15 +338,14 @@ async def test_the_other_way_is_not_slowed(bench: Bench) -> None:
     began = time.monotonic()
     await send(bench.target, b"x" * 200_000 + b"z")
     assert len(await read_until(bench.client, b"z")) == 200_001
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 + STALL_S  # at that rate it would be 200 s
 
 
 async def test_a_tunnel_that_waits_for_its_rate_can_be_cut(bench: Bench) -> None:
     bench.it.down.bucket = Bucket(10_000, time.monotonic())
     bench.it.start()
     bench.target.send(b"x" * 100_000)
-    await turns()
-    assert bench.it.down.waiting
+    await until(lambda: bench.it.down.waiting)
     bench.it.abort(Reason.QUOTA_USED)
     assert await bench.end() is Reason.QUOTA_USED
     await asyncio.sleep(0.1)  # its timer comes, and finds nothing to do
@@ -362,6 +372,28 @@ async def test_a_reset_passes_on(bench: Bench, who: str, reason: Reason) -> None
     with pytest.raises(ConnectionResetError):
         await read_all(other)
     assert await bench.end() is reason
+
+
+@pytest.mark.parametrize(
+    ("first", "how", "cuts"),
+    [("", "end", 1), ("", "reset", 1), ("a byte", "end", 0), ("a byte", "reset", 0), ("the client's end", "end", 0)],
+)
+async def test_a_target_that_ends_it_unasked_and_without_a_byte(bench: Bench, first: str, how: str, cuts: int) -> None:
+    bench.it.start()
+    if first == "a byte":
+        await send(bench.target, b"x")
+        assert await read_until(bench.client, b"x")
+    elif first:
+        bench.client.shutdown(socket.SHUT_WR)
+        assert await read_all(bench.target) == b""
+    if how == "reset":
+        bench.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    bench.target.close()
+    with contextlib.suppress(ConnectionResetError):
+        await read_all(bench.client)
+    bench.client.close()
+    await bench.end()
+    assert bench.cuts == cuts
 
 
 async def test_a_reset_right_behind_data_is_no_orderly_end(bench: Bench) -> None:
@@ -415,8 +447,7 @@ async def test_nothing_is_left_for_the_garbage_collector(make: Make) -> None:
         await bench.end()
         bench.tunnel = None
         del near
-        await turns(2)
-        assert gone() is None
+        await until(lambda: gone() is None)
     finally:
         gc.enable()
 

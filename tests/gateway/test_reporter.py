@@ -26,6 +26,8 @@ def test_counts_by_whose_fault() -> None:
     fleet.roster.worked("jp000001", 0.125)
     fleet.failed("jp000001")
     numbers.first_byte("jp", "jp000001", 0.5)
+    numbers.cut_off("jp000001")
+    numbers.cut_off("jp000002")
     # A dial by a node that failed counts where the fleet was told whose fault it was, not by how it looked at first.
     for reason in (Reason.NODE_DIAL, Reason.REFUSED, Reason.TARGET_TIMEOUT, Reason.TARGET_FORBIDDEN):
         numbers.dial_failed("jp", "jp000001", reason)
@@ -41,9 +43,10 @@ def test_counts_by_whose_fault() -> None:
         first_byte_ms=500,
         in_flight=3,
         quickest_ms=125,
+        turned_away=2,
     )
     # A new node is told of before it is used: so its first dials can be told from what was before.
-    assert report.nodes == {"jp000001": expected, "jp000002": Counts()}
+    assert report.nodes == {"jp000001": expected, "jp000002": Counts(turned_away=1)}
     assert report.gateway == "m:7"
     again = told.report()
     assert again.worker == report.worker
@@ -76,7 +79,7 @@ async def test_reports_come_once_a_second_and_end_with_the_worker(registry: Regi
     fleet.roster.worked("jp000001", 0.1)
     told = reporter(fleet, registry=registry)
     running = asyncio.create_task(told.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (reports := (await registry.reports.read([], [])).reports):
             await asyncio.sleep(0.05)
     assert json.loads(reports[0].dump())["nodes"]["jp000001"][0] == 1

@@ -7,14 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from deploy import ports
 from health.model import Node, Score
 from health.registry import Registry
-from tests.gateway.harness import MACHINE, Gateway
+from tests.gateway.harness import MACHINE, Gateway, wait_for
 from tests.gateway.upstreams import banner_and_echo, microsocks, serving
 
 Gateways = Callable[..., Gateway]
@@ -39,7 +39,7 @@ def scorer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 async def put(registry: Registry, node_id: str, url: str) -> None:
     await registry.put_node(
-        Node(id=node_id, country="jp", kind="upstream", machine=MACHINE, status="serving", upstream=url)  # type: ignore[arg-type]
+        Node(id=node_id, country=node_id[:2], kind="upstream", machine=MACHINE, status="serving", upstream=url)  # type: ignore[arg-type]
     )
 
 
@@ -88,16 +88,29 @@ async def test_workers_and_gateways_add_up_and_a_dead_upstream_loses_its_score(
     with scorer(redis_server.url):  # type: ignore[attr-defined]
         async with serving(banner_and_echo) as port:
             refused = ports.free()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len((await registry.reports.read([], [])).reports) < 4 or len(await scored(registry)) < 2:
                     await asyncio.sleep(0.05)
+            for gateway in both:
+                await asyncio.to_thread(wait_for, lambda one=gateway: one.usable() == 2, what="both nodes usable")
             before = await told(registry)
             for gateway in both:
                 for _ in range(EACH):
                     assert (await connect(gateway, port)).startswith(b"220")
             for _ in range(5):
                 assert b"502" in (await connect(both[0], refused)).split(b"\r\n")[0]
-            await asyncio.sleep(3)
+
+            async def all_is_told() -> bool:
+                reached = (await told(registry))[GOOD] - before.get(GOOD, Counter())
+                scores = await scored(registry)
+                counted = (reached["reached"], reached["first_bytes"], reached["target_failures"])
+                judged = scores[GOOD].seen["dials"] > EACH and scores[DEAD].inputs["failures"] > 0.1
+                return counted == (2 * EACH + 5, 2 * EACH, 5) and judged and scores[DEAD].value < scores[GOOD].value / 2
+
+            with suppress(TimeoutError):  # what is missing is told below
+                async with asyncio.timeout(30):
+                    while not await all_is_told():
+                        await asyncio.sleep(0.1)
             after = await told(registry)
             scores = await scored(registry)
         names = [report.gateway for report in (await registry.reports.read([], [])).reports]
@@ -122,18 +135,42 @@ async def test_while_no_scorer_lives_the_gateways_go_on_by_what_they_know(
     gateway = gateways()
     await registry.delete_node(DEAD)
     with scorer(redis_server.url) as process:  # type: ignore[attr-defined]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while GOOD not in await scored(registry):
                 await asyncio.sleep(0.05)
         process.kill()
         process.wait()
     async with serving(banner_and_echo) as port:
         await put(registry, DEAD, f"socks5://127.0.0.1:{ports.free()}")
+        await asyncio.to_thread(wait_for, lambda: gateway.usable() == 2, what="both nodes usable")
         began = time.monotonic()
         for _ in range(60):
             assert (await connect(gateway, port)).startswith(b"220")
             await asyncio.sleep(0.02)
         assert time.monotonic() - began < 20
-    ejected = [line for line in gateway.log.read_text().splitlines() if "node ejected" in line]
+
+    def ejections() -> list[str]:
+        return [line for line in gateway.log.read_text().splitlines() if "node ejected" in line]
+
+    await asyncio.to_thread(wait_for, ejections, what="a line of the ejection")
+    ejected = ejections()
     assert [DEAD in line for line in ejected] == [True]
     assert DEAD not in await scored(registry), "nobody scores it"
+
+
+async def test_a_gateway_says_when_more_fails_than_it_may_leave_out(registry: Registry, gateways: Gateways) -> None:
+    """By its own dials: no scorer lives."""
+    gateway = gateways()
+    for node in (GOOD, DEAD):
+        await put(registry, node, f"socks5://127.0.0.1:{ports.free()}")
+    panic = 'vpnexit_gateway_pool_panic{country="jp"}'
+    await asyncio.to_thread(wait_for, lambda: gateway.usable() == 2, what="it knows both")
+
+    async def fails(node: str) -> None:
+        for _ in range(5):
+            assert b" 502 " in (await connect(gateway, ports.free(), f"u-country-jp-node-{node}")).split(b"\r\n")[0]
+
+    await fails(DEAD)
+    assert f"{panic} 0.0" in await asyncio.to_thread(gateway.metrics), "half of them is left out"
+    await fails(GOOD)
+    assert f"{panic} 1.0" in await asyncio.to_thread(gateway.metrics)

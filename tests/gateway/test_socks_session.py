@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 
 from health.model import User
 from health.registry import Registry
+from tests.conftest import STALL_S
 from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
 
 Exits = Callable[[str], Exit]
@@ -97,7 +98,7 @@ def test_what_socks4_is_refused(one: Gateway) -> None:
 def test_a_user_id_without_end_is_cut_early(one: Gateway) -> None:
     started = time.monotonic()
     assert refusal(one, socks4("127.0.0.1", 80)[:8] + b"u" * (4096 - 8)) == REFUSED
-    assert time.monotonic() - started < 4  # not the handshake's deadline of 10 s
+    assert time.monotonic() - started < 8  # not the handshake's deadline of 10 s
     with one.connect() as sock:
         try:
             sock.sendall(socks4("127.0.0.1", 80)[:8] + b"u" * 65536)
@@ -147,8 +148,8 @@ async def test_a_name_without_an_answer(exits: Exits, registry: Registry, gatewa
     jp.tell("mute")  # no look-up is answered
     started = time.monotonic()
     assert refusal(gateway, socks5(b"never.test", 80))[:4] == b"\x05\x00\x05\x04"
-    assert 0.5 < time.monotonic() - started < 4
-    wait_for(lambda: '"reason":"name_lookup"' in gateway.log.read_text(), 5, "the log line")
+    assert 0.5 < time.monotonic() - started < 2 + STALL_S
+    wait_for(lambda: '"reason":"name_lookup"' in gateway.log.read_text(), what="the log line")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ async def use(stock: Stock, times: int = 1) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -79,6 +79,13 @@ async def test_nothing_is_kept_before_anybody_asks(make: Make, agent: Agent) -> 
     assert agent.asked == []
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the machine stands still, it is used up quickly."""
+    monkeypatch.setattr(module, "QUICKLY_S", 60.0)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_it_grows_while_it_is_used_up_quickly(make: Make, agent: Agent) -> None:
     stock = make()
     await use(stock)
@@ -97,6 +104,7 @@ async def test_slow_demand_keeps_it_small(make: Make, agent: Agent, monkeypatch:
     assert max(agent.asked) == SMALLEST
 
 
+@pytest.mark.usefixtures("quick")
 async def test_it_is_refilled_before_it_is_empty(make: Make, agent: Agent) -> None:
     stock = make()
     await use(stock, 100)
@@ -112,17 +120,21 @@ async def test_it_is_refilled_before_it_is_empty(make: Make, agent: Agent) -> No
     await until(lambda: len(stock) > left)
 
 
+@pytest.mark.usefixtures("quick")
 async def test_it_shrinks_to_nothing_when_nobody_asks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    shrink = module.Stock._shrink
+
+    def seen(stock: Stock) -> None:
+        sizes.append(len(stock))
+        shrink(stock)
+
+    monkeypatch.setattr(module.Stock, "_shrink", seen)
     monkeypatch.setattr(module, "QUIET_S", 0.02)
     stock = make()
     await use(stock, 200)
-    await until(lambda: len(stock) > SMALLEST)
-    sizes = set[int]()
-    async with asyncio.timeout(5):
-        while len(stock):
-            sizes.add(len(stock))
-            await asyncio.sleep(0.005)
-    assert len(sizes) > 1, "by halves, not at once"
+    await until(lambda: stock._refill is None and not len(stock))
+    assert len({*sizes} - {0}) > 1, "by halves, not at once"
     await use(stock)
     await until(lambda: len(stock))
 
@@ -172,7 +184,7 @@ async def test_more_who_wait_than_a_fetch_brings(make: Make, agent: Agent) -> No
     waiting = [asyncio.create_task(stock.get()) for _ in range(SMALLEST * 3)]
     await asyncio.sleep(0.01)
     agent.open.set()
-    taken = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    taken = await asyncio.wait_for(asyncio.gather(*waiting), 20)
     assert len({sock.fileno() for sock in taken}) == SMALLEST * 3
     for sock in taken:
         sock.close()
@@ -188,7 +200,7 @@ async def test_who_waits_when_it_is_closed_hears_of_it(make: Make, agent: Agent)
     stock.close()
     agent.open.set()
     with pytest.raises(LinkError):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 20)
 
 
 async def test_a_waiter_that_leaves_takes_nothing_along(make: Make, agent: Agent) -> None:

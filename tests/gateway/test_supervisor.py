@@ -4,6 +4,7 @@ What needs workers that misbehave has stand-ins for them.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -20,12 +21,14 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy import ports
 from gateway import metrics, supervisor
 from gateway.line_writer import LineWriter
 from gateway.plan import Plan
 from gateway.supervisor import ANSWER_WITHIN_S, Supervisor
 from health.process import Backoff
 from health.registry import Registry
+from tests.conftest import STALL_S
 from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
 from tests.gateway.stand_in_worker import install
 
@@ -60,13 +63,17 @@ def echo(gateway: Gateway, word: bytes = b"abc") -> bytes:
 
 
 def tunnel(gateway: Gateway) -> socket.socket:
-    sock = gateway.connect()
-    sock.sendall(ECHO)
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += sock.recv(1)
-    assert b" 200 " in head
-    return sock
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(gateway.connect())
+        sock.sendall(ECHO)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = sock.recv(1)
+            assert byte, f"closed after {head!r}"
+            head += byte
+        assert b" 200 " in head
+        stack.pop_all()
+        return sock
 
 
 class Load:
@@ -140,12 +147,16 @@ async def test_starting_anew_refuses_and_cuts_nobody(exits: Exits, registry: Reg
         await until(lambda: len(gateway.workers()) == 3, what="only the worker with the tunnel is left of the old ones")
         assert gateway.ready()
     await until(lambda: number(gateway, "open_connections") == 0)
-    assert number(gateway, "node_connections", node="jp000001") == 0
+    await until(lambda: number(gateway, "node_connections", node="jp000001") == 0)
     await until(lambda: len(gateway.workers()) == 2, what="the last old worker ended")
-    # What six workers counted, four of which are gone.
-    counted = await asyncio.to_thread(number, gateway, "connections_total")
-    assert counted == await asyncio.to_thread(number, gateway, "accepted_connections_total")
-    assert counted == len(gateway.lines())
+
+    def told() -> set[float]:
+        """What six workers counted, four of which are gone, and logged."""
+        totals = [number(gateway, f"{name}connections_total") for name in ("", "accepted_")]
+        return {*totals, len(gateway.lines())}
+
+    await until(lambda: len(told()) == 1, what="as many ended and logged as were accepted")
+    assert told().pop() >= load.good + 2
     assert number(gateway, "worker_restarts_total") == 0
 
 
@@ -154,9 +165,7 @@ async def test_new_settings_count_after_starting_anew(exits: Exits, registry: Re
     await up(registry, gateway, jp)
     old = gateway.worker
     first_port = gateway.port
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        gateway.port = free.getsockname()[1]
+    gateway.port = ports.free()
     gateway.configure(listen=[f"127.0.0.1:{gateway.port}"], log_connections=False, workers=2)
     gateway.process.send_signal(signal.SIGHUP)
     await until(lambda: said(gateway, "gateway started anew"))
@@ -173,16 +182,23 @@ async def test_new_settings_count_after_starting_anew(exits: Exits, registry: Re
 async def test_a_new_token_counts_after_starting_anew(exits: Exits, registry: Registry, gateways: Gateways) -> None:
     gateway, jp = gateways(), exits("jp000001")
     await up(registry, gateway, jp)
+    old = gateway.worker
     gateway.metrics_settings = {"token": "s3cret-token"}
     gateway.configure()
     gateway.process.send_signal(signal.SIGHUP)
     await until(lambda: said(gateway, "gateway started anew"))
+    await until(lambda: old not in gateway.workers(), what="the old worker ended")
     request = urllib.request.Request(f"http://127.0.0.1:{gateway.metrics_port}/metrics")
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=5)
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(request, timeout=20)
+    refused.value.close()
     request.add_header("Authorization", "Bearer s3cret-token")
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        assert b"vpnexit_gateway_workers 1.0" in answer.read()
+
+    def one_worker() -> bool:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return b"vpnexit_gateway_workers 1.0" in answer.read()
+
+    await until(one_worker, what="one worker is shown")
     assert gateway.ready()
 
 
@@ -231,8 +247,10 @@ async def test_a_killed_worker_is_replaced_while_the_others_go_on(
         assert time.monotonic() - began < 30
     assert gateway.ready()
     await until(lambda: number(gateway, "workers") == 2)
-    assert await asyncio.to_thread(number, gateway, "connections_total", reason="ok") == before
+    await until(lambda: number(gateway, "connections_total", reason="ok") >= before, what="the last one is counted")
+    assert number(gateway, "connections_total", reason="ok") == before
     assert number(gateway, "worker_restarts_total") == 1
+    await until(lambda: said(gateway, "worker ended"), what="the line of the supervisor")
     assert said(gateway, "worker ended")[0]["exit_code"] == -signal.SIGKILL
     assert workers[1] in gateway.workers()
 
@@ -251,7 +269,7 @@ async def test_draining_is_not_ready_refuses_and_lets_tunnels_end(
                 return sock.connect_ex(("127.0.0.1", gateway.port)) != 0
 
         await until(refused, what="nobody listens")
-        assert number(gateway, "open_connections") == 1
+        await until(lambda: number(gateway, "open_connections") == 1)
         kept.sendall(b"abc")
         assert kept.recv(10) == b"abc"
         assert gateway.process.poll() is None
@@ -281,9 +299,10 @@ async def test_a_second_signal_ends_at_once_and_nobody_survives_the_supervisor(
         await up(registry, gateway, jp)
         worker = gateway.worker
         with tunnel(gateway):
-            for one in signals:
-                gateway.process.send_signal(one)
-                await asyncio.sleep(0.5)
+            gateway.process.send_signal(signals[0])
+            if len(signals) > 1:
+                await until(lambda one=gateway: not one.ready(), what="the first one has arrived")
+                gateway.process.send_signal(signals[1])
             await asyncio.to_thread(gateway.process.wait, 20)
             await until(lambda pid=worker: not Path(f"/proc/{pid}/fd").exists() or not os.listdir(f"/proc/{pid}/fd"))
 
@@ -294,25 +313,24 @@ async def test_workers_stop_accepting_before_descriptors_run_out(
     gateway, jp = gateways(files=300), exits("jp000001")
     await up(registry, gateway, jp)
     most = (300 - 128 - 15 - 64) // 2
-    wait_for(lambda: said(gateway, "worker listening"), 5, "the line of the worker")
+    wait_for(lambda: said(gateway, "worker listening"), what="the line of the worker")
     assert said(gateway, "worker listening")[0]["most_connections"] == most
-    kept = [tunnel(gateway) for _ in range(most)]
-    waiting = gateway.connect()
-    waiting.sendall(ECHO)
-    waiting.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        waiting.recv(1)
-    assert gateway.descriptors() < 300
-    assert number(gateway, "open_connections") == most
-    assert number(gateway, "descriptors_limit") == 300
-    assert abs(number(gateway, "descriptors_open") - gateway.descriptors()) < 20
-    assert number(gateway, "accept_pauses_total", reason="limit") > 0
-    assert number(gateway, "accept_pauses_total", reason="descriptors") == 0
-    kept.pop().close()
-    waiting.settimeout(10)
-    assert b" 200 " in waiting.recv(1000)
-    for sock in (waiting, *kept):
-        sock.close()
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(tunnel(gateway)) for _ in range(most)]
+        waiting = stack.enter_context(gateway.connect())
+        waiting.sendall(ECHO)
+        waiting.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        assert gateway.descriptors() < 300
+        await until(lambda: number(gateway, "open_connections") == most)
+        assert number(gateway, "descriptors_limit") == 300
+        await until(lambda: abs(number(gateway, "descriptors_open") - gateway.descriptors()) < 20)
+        await until(lambda: number(gateway, "accept_pauses_total", reason="limit") > 0)
+        assert number(gateway, "accept_pauses_total", reason="descriptors") == 0
+        kept.pop().close()
+        waiting.settimeout(20)
+        assert b" 200 " in waiting.recv(1000)
 
 
 async def test_a_lower_limit_can_be_set_and_others_take_over(
@@ -321,14 +339,14 @@ async def test_a_lower_limit_can_be_set_and_others_take_over(
     gateway, jp = gateways(workers=2, max_connections=3), exits("jp000001")
     await up(registry, gateway, jp)
     await until(lambda: number(gateway, "open_connections") == 0)
-    kept = [tunnel(gateway) for _ in range(6)]
-    waiting = gateway.connect()
-    waiting.sendall(ECHO)
-    waiting.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        waiting.recv(1)
-    for sock in (waiting, *kept):
-        sock.close()
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(tunnel(gateway))
+        waiting = stack.enter_context(gateway.connect())
+        waiting.sendall(ECHO)
+        waiting.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
 
 
 async def test_a_stuck_reader_of_the_log_costs_lines_and_no_traffic(
@@ -406,21 +424,21 @@ class Small:
 
 
 @pytest.fixture
-async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> AsyncIterator[Small]:
+async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Small]:
     install(tmp_path, monkeypatch)
     lines = LineWriter(2)
-    made = Small(tmp_path, unused_tcp_port, lines, count=10)
-    async with asyncio.timeout(15):
-        while sum(child.ready for child in made.supervisor._children()) < 2:
-            await asyncio.sleep(0.01)
-    yield made
-    made.stop.set()
-    made.now.set()
-    await made.running
-    lines.close()
+    made = Small(tmp_path, ports.free(), lines, count=10)
+    try:
+        await pause(lambda: sum(child.ready for child in made.supervisor._children()) == 2)
+        yield made
+    finally:
+        made.stop.set()
+        made.now.set()
+        await made.running
+        lines.close()
 
 
-async def pause(condition: Callable[[], object], seconds: float = 15) -> None:
+async def pause(condition: Callable[[], object], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -438,10 +456,11 @@ async def test_counters_of_the_dead_are_kept_and_not_doubled(small: Small) -> No
 
 async def test_a_worker_that_does_not_answer_holds_nobody_up(small: Small) -> None:
     hangs = min(small.pids)
+    await small.accepted()  # what is imported only then is there
     os.kill(hangs, signal.SIGSTOP)
     began = time.monotonic()
     assert await small.accepted() == 20  # its last word counts
-    assert time.monotonic() - began < 2 * ANSWER_WITHIN_S
+    assert time.monotonic() - began < 2 * ANSWER_WITHIN_S + STALL_S
     os.kill(hangs, signal.SIGKILL)
 
 
@@ -462,7 +481,7 @@ async def test_told_to_end_while_starting_anew_it_ends(small: Small) -> None:
     small.start_anew(worker={"ready": False})
     await pause(lambda: len(small.pids) == 4)
     small.stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await small.running
     assert not small.pids
 
@@ -488,4 +507,4 @@ async def test_words_about_guesses_are_handed_on_and_kept_for_later(small: Small
     await new.until_ready()
     (entry,) = new._state["failures"]
     assert entry[:2] == ["c0000201", 1]
-    assert 0 <= entry[2] < 15
+    assert 0 <= entry[2] < 60

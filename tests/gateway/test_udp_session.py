@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from argon2 import PasswordHasher
 
+from deploy import ports
 from health.model import User
 from health.registry import Registry
+from tests.conftest import STALL_S
 from tests.gateway.harness import Exit, Gateway, curl, serve, wait_for
 from tests.gateway.udp_client import LOCAL, Client, at, named, prefixed
 
@@ -164,25 +166,19 @@ def test_only_the_client_is_carried(gateway: Gateway) -> None:
 
 
 def test_a_port_that_the_client_names_is_the_only_one(gateway: Gateway) -> None:
-    mine = free_udp_port()
+    mine = ports.free()  # none that the kernel gives to others
     with Client(gateway, origin=at(LOCAL, mine)) as client:
         with dropping(gateway, "up", "client_forbidden", 1):
             client.send(at(LOCAL, 7), b"from the wrong port")
         client.udp.close()
         client.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         client.udp.bind((LOCAL, mine))
-        client.udp.settimeout(5)
+        client.udp.settimeout(20)
         assert client.ask(at(LOCAL, 7), b"hello")[1] == b"hello"
     with Client(gateway, origin=at("10.1.2.3", mine)) as client:  # what a client behind a NAT knows of itself
         assert client.ask(at(LOCAL, 7), b"hello")[1] == b"hello"
     with Client(gateway, origin=named("client.example", 5353)) as client:
         assert client.ask(at(LOCAL, 7), b"hello")[1] == b"hello"
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((LOCAL, 0))
-        return int(probe.getsockname()[1])
 
 
 def test_forbidden_targets_get_nothing(gateway: Gateway) -> None:
@@ -309,11 +305,11 @@ def test_many_datagrams_and_associations_leave_nothing_behind(gateway: Gateway) 
 async def test_an_idle_association_ends_and_a_killed_node_ends_it(
     exits: Exits, registry: Registry, gateways: Gateways
 ) -> None:
-    gateway, jp = gateways(udp_idle_timeout=1), exits("jp000001")
+    gateway, jp = gateways(udp_idle_timeout=2), exits("jp000001")
     await ready(registry, gateway, jp)
     with Client(gateway) as client:
         started = time.monotonic()
-        while time.monotonic() - started < 1.6:
+        while time.monotonic() - started < 2.6:
             assert client.ask(at(LOCAL, 7), b"busy")[1] == b"busy"
             await asyncio.sleep(0.1)
         idle = time.monotonic()
@@ -321,12 +317,12 @@ async def test_an_idle_association_ends_and_a_killed_node_ends_it(
             client.send(at("10.9.9.9", 7), b"x")
             await asyncio.sleep(0.1)
         assert await asyncio.to_thread(client.ended)
-        assert 0.8 < time.monotonic() - idle < 2.5
+        assert 1.6 < time.monotonic() - idle < 2 * 2 + STALL_S
     assert last_line(gateway, "idle_timeout")["fault"] == "none"
     with Client(gateway) as client:
         client.ask(at(LOCAL, 7), b"x")
         jp.kill()
-        assert client.ended(2)
+        assert client.ended(2 + STALL_S)
     assert last_line(gateway, "node_lost")["fault"] == "node"
     with Client(gateway) as client:
         assert client.code == 1  # no node
@@ -336,6 +332,7 @@ async def test_no_association_lives_for_ever(exits: Exits, registry: Registry, g
     gateway, jp = gateways(max_lifetime=1), exits("jp000001")
     await ready(registry, gateway, jp)
     with Client(gateway) as client:
+        client.udp.settimeout(1)
         started = time.monotonic()
         while time.monotonic() - started < 10:
             try:
@@ -344,7 +341,7 @@ async def test_no_association_lives_for_ever(exits: Exits, registry: Registry, g
                 break
             await asyncio.sleep(0.05)
         assert await asyncio.to_thread(client.ended)
-        assert 0.9 < time.monotonic() - started < 9
+        assert 0.9 < time.monotonic() - started < 2 + 1 + STALL_S
     assert last_line(gateway, "lifetime")["fault"] == "none"
 
 
@@ -360,10 +357,14 @@ async def test_users_passwords_and_countries(exits: Exits, registry: Registry, g
         return False
 
     wait_for(works)
-    for user, password in (("alice", "wrong"), ("alice-country-us", PASSWORD), ("nobody", PASSWORD)):
+    for user, password, told in (
+        ("alice", "wrong", b"\x01\x01"),
+        ("nobody", PASSWORD, b"\x01\x01"),
+        ("alice-country-us", PASSWORD, b"\x01\x00" + b"\x05\x02\x00\x01" + bytes(6)),
+    ):
         with gateway.connect() as sock:
             sock.sendall(prefixed(user, password) + b"\x05\x03\x00" + at("0.0.0.0", 0))
-            assert b"".join(iter(lambda s=sock: s.recv(100), b"")) == b"\x05\x02\x01\x01"
+            assert b"".join(iter(lambda s=sock: s.recv(100), b"")) == b"\x05\x02" + told
     with gateway.connect() as sock:
         sock.sendall(b"\x05\x01\x00\x05\x03\x00" + at("0.0.0.0", 0))
         assert b"".join(iter(lambda: sock.recv(100), b"")) == b"\x05\xff"
@@ -376,7 +377,7 @@ NO_HEADER = b"PROXY UNKNOWN\r\n"
 
 
 async def test_beyond_loopback_it_needs_an_address(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    port = free_udp_port()
+    port = ports.free()
     gateway = gateways(trusted_proxies=["127.0.0.1/32"], udp_ports=f"{port}-{port}")
     jp = exits("jp000001")
     await serve(registry, jp)
@@ -388,6 +389,7 @@ async def test_beyond_loopback_it_needs_an_address(exits: Exits, registry: Regis
     assert line["reason"] == "command_unsupported"
     assert str(line["detail"]).startswith("UDP ASSOCIATE beyond loopback needs gateway.udp_advertise")
     await asyncio.to_thread(wait_for, lambda: direct(gateway), what="serving")
+    await asyncio.to_thread(wait_for, lambda: "udp_associations 0.0" in gateway.metrics(), what="a free port")
     with Client(gateway, first=NO_HEADER) as client, Client(gateway, first=NO_HEADER) as second:
         assert client.relay == (LOCAL, port)
         assert second.code == 1  # no port is left
@@ -401,12 +403,12 @@ def direct(gateway: Gateway) -> bool:
 
 
 async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    first = free_udp_port()
+    first = ports.free()
     gateway = gateways(
         trusted_proxies=["127.0.0.1/32"],
         # One that is forwarded to this machine, and two of its own.
         udp_advertise=["2001:db8::77", "127.0.0.5", "127.0.0.6"],
-        udp_ports=f"{first}-{min(first + 20, 65535)}",
+        udp_ports=f"{first}-{first + 20}",
     )
     jp = exits("jp000001")
     await serve(registry, jp)
@@ -427,13 +429,13 @@ async def test_the_advertised_address_is_told(exits: Exits, registry: Registry, 
 
 
 async def test_sigterm_ends_it_at_the_deadline(exits: Exits, registry: Registry, gateways: Gateways) -> None:
-    gateway, jp = gateways(drain_timeout=1), exits("jp000001")
+    gateway, jp = gateways(drain_timeout=3), exits("jp000001")
     await ready(registry, gateway, jp)
     with Client(gateway) as client:
         gateway.process.terminate()
         assert client.ask(at(LOCAL, 7), bytes(8888))[1] == bytes(8888)
-        assert await asyncio.to_thread(client.ended, 4)
-    assert await asyncio.to_thread(gateway.process.wait, 5) == 0
+        assert await asyncio.to_thread(client.ended, 20)
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
     assert last_line(gateway, "'bytes_in': 8888")["reason"] == "shutdown"
 
 
@@ -457,7 +459,7 @@ async def test_associations_leave_the_descriptors_to_the_others(
         with pytest.raises(TimeoutError):
             waiting.recv(1)
         made[0].close()
-        waiting.settimeout(5)
+        waiting.settimeout(20)
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
         with Client(gateway, user="u-country-us") as refused:
             assert refused.code == 1

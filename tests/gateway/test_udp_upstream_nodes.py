@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 from deploy import ports
 from health.model import Node, NodeStatus, User
 from health.registry import Registry
+from tests.conftest import STALL_S
 from tests.gateway.harness import MACHINE, Exit, Gateway, curl, serve, wait_for
 from tests.gateway.udp_client import LOCAL, Client, at, named
 from tests.gateway.upstreams import PASSWORD, USER, Scripted, dante, put_password, saying, serving, tinyproxy
@@ -152,14 +153,14 @@ async def test_dns_over_udp_through_two_gateways(
     with Client(gateway) as client:
         assert client.ask(named("origin.test", 7), b"x")[1] == b"x"
         jp.kill()
-        assert await asyncio.to_thread(client.ended, 3)
+        assert await asyncio.to_thread(client.ended, 2 + STALL_S)
     assert ended(gateway, "node_lost")["fault"] == "node"
     assert PASSWORD not in gateway.log.read_text() + there.log.read_text()
 
 
 async def test_an_association_ends_with_its_upstream(registry: Registry, gateways: Gateways) -> None:
     gateway, hasty = gateways(), gateways(udp_idle_timeout=1)
-    with echo() as port:
+    with contextlib.ExitStack() as stack, echo() as port:
         with dante() as url:
             await put(registry, "jp000001", url)
             for one in (gateway, hasty):
@@ -168,12 +169,11 @@ async def test_an_association_ends_with_its_upstream(registry: Registry, gateway
                 started = time.monotonic()
                 assert client.ask(at(LOCAL, port), b"x")[1] == b"x"
                 assert await asyncio.to_thread(client.ended)
-                assert 0.8 < time.monotonic() - started < 2.5
+                assert 0.8 < time.monotonic() - started < 2 + STALL_S
             assert ended(hasty, "idle_timeout")["fault"] == "none"
-            client = Client(gateway)
+            client = stack.enter_context(Client(gateway))
             assert client.ask(at(LOCAL, port), b"x")[1] == b"x"
-        assert await asyncio.to_thread(client.ended, 1)
-        client.close()
+        assert await asyncio.to_thread(client.ended, 1 + STALL_S)
     assert ended(gateway, "node_lost")["fault"] == "node"
     with Client(gateway) as client:
         assert client.code == 1
@@ -225,7 +225,7 @@ async def test_an_upstream_without_udp_says_so_and_another_one_does_it(registry:
             await put(registry, "fr000001", f"socks5://{silent.place}")
             for number, place in enumerate((http, f"socks5://{refusing.place}", url)):
                 await put(registry, f"jp00000{number}", place)
-            gateway = gateways(dial_timeout=1)
+            gateway = gateways(dial_timeout=3)
             await until_served(gateway, "jp000002")
             for country, words in (
                 ("us", "an HTTP upstream carries no UDP"),
@@ -233,23 +233,21 @@ async def test_an_upstream_without_udp_says_so_and_another_one_does_it(registry:
                 ("de", "the upstream wants datagrams to be sent to another host"),
                 ("fr", "no answer from the upstream in time"),
             ):
-                client = await asyncio.to_thread(Client, gateway, user=f"u-country-{country}")
-                assert client.code == 1
-                assert await asyncio.to_thread(client.ended)
-                client.close()
+                with await asyncio.to_thread(Client, gateway, user=f"u-country-{country}") as client:
+                    assert client.code == 1
+                    assert await asyncio.to_thread(client.ended)
                 line = await asyncio.to_thread(ended, gateway, words)
                 assert line["reason"] == "no_node"
             for _ in range(6):
-                client = await asyncio.to_thread(Client, gateway)
-                assert client.code == 0
-                assert (await asyncio.to_thread(client.ask, at(LOCAL, port), b"x"))[1] == b"x"
-                client.close()
+                with await asyncio.to_thread(Client, gateway) as client:
+                    assert client.code == 0
+                    assert (await asyncio.to_thread(client.ask, at(LOCAL, port), b"x"))[1] == b"x"
 
 
 async def test_a_hostile_relay_gets_nothing_to_the_client(registry: Registry, gateways: Gateways) -> None:
     relay = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     relay.bind((LOCAL, 0))
-    relay.settimeout(5)
+    relay.settimeout(20)
     hang_up = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -280,7 +278,7 @@ async def test_a_hostile_relay_gets_nothing_to_the_client(registry: Registry, ga
                 assert await asyncio.to_thread(client.receive) == (at(LOCAL, 7), b"answer")
                 assert client.nothing_comes(0.1)
                 hang_up.set()
-                assert await asyncio.to_thread(client.ended, 2)
+                assert await asyncio.to_thread(client.ended, 2 + STALL_S)
     line = ended(gateway, "node_lost")
     detail = str(line["detail"])
     assert "2 dropped down (target_forbidden)" in detail

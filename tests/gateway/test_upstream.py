@@ -23,6 +23,7 @@ from gateway.wire.base import Target, WireError
 from gateway.wire.socks import encode_address
 from health.model import Node
 from health.reasons import Reason
+from tests.conftest import STALL_S
 from tests.gateway.upstreams import (
     PASSWORD,
     Scripted,
@@ -83,7 +84,7 @@ def at(port: int) -> Target:
 
 async def read(channel: Channel, count: int) -> bytes:
     data = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(data) < count:
             chunk = await channel.read()
             assert chunk, data
@@ -201,7 +202,7 @@ async def test_an_upstream_that_fails_is_not_told_as_the_target(
         with pytest.raises(LinkError, match=said) as failed:
             await node.open(poller, NAME, 1, alone=False)
         assert type(failed.value) is error
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + STALL_S
         assert node.in_flight == 0
 
 
@@ -229,11 +230,11 @@ async def test_alone_it_has_the_whole_deadline_for_the_target_but_not_for_itself
     asked, silent = Scripted(saying(b"\x05\x00", b"", then_close=False)), Scripted(SILENT)
     async with asked(), silent():
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.6):
-                await link(f"socks5://{asked.place}").open(poller, NAME, 0.6, alone=True)
+            async with asyncio.timeout(1.5):
+                await link(f"socks5://{asked.place}").open(poller, NAME, 1.5, alone=True)
         with pytest.raises(LinkError, match="no answer"):
-            async with asyncio.timeout(0.6):
-                await link(f"socks5://{silent.place}").open(poller, NAME, 0.6, alone=True)
+            async with asyncio.timeout(1.5):
+                await link(f"socks5://{silent.place}").open(poller, NAME, 1.5, alone=True)
 
 
 async def test_one_that_is_not_there(poller: Poller, link: Make) -> None:
@@ -252,7 +253,7 @@ async def test_a_node_that_goes_away_ends_its_dials_at_once(poller: Poller, link
             await asyncio.sleep(0.01)
         node.abort_dials()
         with pytest.raises(LinkError):
-            await asyncio.wait_for(dial, 2)
+            await asyncio.wait_for(dial, 10)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "x" * 256])
@@ -367,8 +368,8 @@ async def test_without_a_relay_it_is_the_nodes_fault(poller: Poller, link: Make)
             node = link(f"socks5://{upstream.place}")
             started = time.monotonic()
             with pytest.raises(LinkError, match=words):
-                await node.associate(poller, 0.6)
-            assert time.monotonic() - started < 0.6
+                await node.associate(poller, 1.5)
+            assert time.monotonic() - started < 1.5 + STALL_S
             assert not node.dials
     with pytest.raises(LinkError, match="HTTP upstream carries no UDP"):
         await link("http://127.0.0.1:1").associate(poller, 1)
@@ -394,4 +395,4 @@ async def test_asking_for_a_relay_ends_when_the_node_goes(poller: Poller, link: 
             await asyncio.sleep(0.01)
         node.abort_all()
         with pytest.raises(LinkError):
-            await asyncio.wait_for(asking, 1)
+            await asyncio.wait_for(asking, 5)

@@ -10,6 +10,7 @@ from gateway.wire.socks import encode_address
 from tests.gateway.harness import Gateway
 
 LOCAL = "127.0.0.1"
+WAIT_S = 20.0
 
 
 def named(name: str, port: int) -> bytes:
@@ -38,12 +39,12 @@ class Client:
         first: bytes = b"",
         host: str = LOCAL,
     ) -> None:
-        self.tcp = socket.create_connection((host, gateway.port), timeout=5)
-        self.tcp.sendall(first + prefixed(user, password) + b"\x05\x03\x00" + origin)
+        self.tcp = socket.create_connection((host, gateway.port), timeout=WAIT_S)
         self.udp = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind((source, 0))
-        self.udp.settimeout(5)
         try:
+            self.udp.bind((source, 0))
+            self.udp.settimeout(WAIT_S)
+            self.tcp.sendall(first + prefixed(user, password) + b"\x05\x03\x00" + origin)
             self.told()
         except BaseException:
             self.close()
@@ -86,10 +87,10 @@ class Client:
         except TimeoutError:
             return True
         finally:
-            self.udp.settimeout(5)
+            self.udp.settimeout(WAIT_S)
         return False
 
-    def ended(self, seconds: float = 5) -> bool:
+    def ended(self, seconds: float = WAIT_S) -> bool:
         self.tcp.settimeout(seconds)
         with contextlib.suppress(ConnectionResetError):
             return self.tcp.recv(1) == b""

@@ -35,9 +35,10 @@ def running(command: list[str], port: int, host: str = "127.0.0.1") -> Iterator[
 
 
 @contextlib.contextmanager
-def microsocks(*, login: bool = False, host: str = "127.0.0.1") -> Iterator[str]:
+def microsocks(*, login: bool = False, host: str = "127.0.0.1", dials_from: str = "") -> Iterator[str]:
     port = ports.free()
     asks = ["-u", USER, "-P", PASSWORD] if login else []
+    asks += ["-b", dials_from] if dials_from else []
     with running(["microsocks", "-i", host, "-p", str(port), *asks], port, host) as place:
         yield f"socks5://{LOGIN if login else ''}{place}"
 

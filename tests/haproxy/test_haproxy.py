@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from deploy import ports
 from gateway.front import _ID
 from tests.haproxy.conftest import HAProxy, hang_up
 
@@ -61,17 +62,18 @@ async def test_gateway_learns_dialled_port_and_client(haproxy: Any, gateways: An
     assert await reader.readexactly(3) == b"bye"
 
 
-async def test_its_numbers_where_an_address_is_given(haproxy: Any, gateways: Any, unused_tcp_port: int) -> None:
-    haproxy.env["VPNEXIT_HAPROXY_METRICS"] = f"127.0.0.1:{unused_tcp_port}"
+async def test_its_numbers_where_an_address_is_given(haproxy: Any, gateways: Any) -> None:
+    port = ports.free()
+    haproxy.env["VPNEXIT_HAPROXY_METRICS"] = f"127.0.0.1:{port}"
     haproxy.stop()
     haproxy.start()
     await haproxy.wait_for("UP", "UP")
     async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/metrics") as answer:
+        async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
             text = await answer.text()
         assert answer.status == 200
         assert 'haproxy_server_status{proxy="gateways",server="gateway1",state="UP"} 1' in text
-        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/stats") as answer:
+        async with session.get(f"http://127.0.0.1:{port}/stats") as answer:
             assert answer.status == 404
 
 
@@ -93,7 +95,7 @@ async def test_one_id_for_the_gateway_and_the_log(haproxy: Any, gateways: Any) -
     writer.close()
     answer.close()
     await reader.read()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while f" conn_id={name}\n" not in haproxy.log():
             await asyncio.sleep(0.02)
     (line,) = [line for line in haproxy.log().splitlines() if line.endswith(name)]
@@ -111,9 +113,9 @@ async def test_a_reader_of_the_log_that_is_stuck_holds_nobody_up(directory: Path
             reader, writer = await server.dial(3128)
             _, inner, answer = await gateways.accepted()
             writer.write(b"hello")
-            assert await asyncio.wait_for(inner.readexactly(5), 5) == b"hello"
+            assert await asyncio.wait_for(inner.readexactly(5), 20) == b"hello"
             answer.close()
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
         pending = array.array("i", [0])
         fcntl.ioctl(unread, termios.FIONREAD, pending)
@@ -135,7 +137,7 @@ async def test_gateway_that_is_not_ready_gets_nothing_new_and_keeps_its_tunnels(
     await haproxy.wait_for(*("DOWN" if gateway is held else "UP" for gateway in gateways))
     for _ in range(6):
         _, new = await haproxy.dial(10392)
-        (await asyncio.wait_for(other.accepted.get(), 5))[2].close()
+        (await asyncio.wait_for(other.accepted.get(), 20))[2].close()
         new.close()
     assert held.accepted.empty()
 
@@ -154,7 +156,7 @@ async def test_no_gateway_ready_closes_the_connection(haproxy: Any, gateways: An
     await haproxy.wait_for("DOWN", "DOWN")
     reader, writer = await haproxy.dial(3128)
     with contextlib.suppress(ConnectionResetError):
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
 
 
@@ -177,12 +179,12 @@ async def test_half_closed_tunnels_go_on(haproxy: Any, gateways: Any, first: str
 
     ended.write(b"last words")
     ended.write_eof()
-    assert await asyncio.wait_for(other_reader.read(), 5) == b"last words"
+    assert await asyncio.wait_for(other_reader.read(), 20) == b"last words"
     for _ in range(3):
         other.write(b"x" * 100_000)
         await asyncio.sleep(0.05)
     other.write_eof()
-    assert len(await asyncio.wait_for(ended_reader.read(), 5)) == 300_000
+    assert len(await asyncio.wait_for(ended_reader.read(), 20)) == 300_000
 
 
 async def test_reload_loses_neither_connections_nor_tunnels(haproxy: Any, gateways: Any) -> None:
@@ -214,7 +216,7 @@ async def test_reload_loses_neither_connections_nor_tunnels(haproxy: Any, gatewa
                         with contextlib.suppress(OSError):
                             workers.update({await _worker(haproxy)} - {""})
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         done, _ = await asyncio.gather(load(), reload())
     assert done > 20
     long_writer.write(b"still here")

@@ -22,19 +22,21 @@ def settings(
 
 
 class SpeedNode:
-    """One node: its agent listens at `path`."""
+    """One node: its agent listens at `path`. `tls`: which ports of the endpoint speak it (see `speed_stand_in`)."""
 
-    def __init__(self, node_id: str, directory: Path) -> None:
+    def __init__(self, node_id: str, directory: Path, *tls: str) -> None:
         self.id, self.path = node_id, str(directory / f"{node_id}.sock")
         self.process = subprocess.Popen(
             ["unshare", "-n", "sh", "-c", _INNER + f'{sys.executable} -m tests.health.speed_stand_in "$@"', "node",
-             node_id, self.path],
+             node_id, self.path, *tls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n", "the stand-in node did not start"
+        if self.process.stdout.readline() != b"ready\n":
+            self.close()
+            raise AssertionError("the stand-in node did not start")
 
     def tell(self, command: str) -> None:
         assert self.process.stdin is not None

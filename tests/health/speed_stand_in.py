@@ -1,12 +1,15 @@
 """A node for speed tests, in a network namespace of its own: an agent, and an endpoint that behaves as it is asked to.
 
-Run under `unshare -n`, where only `lo` is, with 9.9.9.9 on it. argv: node id, socket path. Says `ready` on stdout, then
-takes the commands of `tests.gateway.exit_stand_in` on stdin. The endpoint listens on port 80; its paths are the methods
-of `Endpoint`. `/stats` says how many requests each path had, and how many bytes the endpoint has sent and read.
+Run under `unshare -n`, where only `lo` is, with 9.9.9.9 on it. argv: node id, socket path, and for each port that is to
+speak TLS `port=directory/name` of a certificate and its key. Says `ready` on stdout, then takes the commands of
+`tests.gateway.exit_stand_in` on stdin. The endpoint listens on port 80, too; its paths are the methods of `Endpoint`.
+`/stats` says how many requests each path had, and how many bytes the endpoint has sent and read. At 9.9.9.9
+somebody says nothing on port 81, and answers whatever comes in plain HTTP on port 82.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 
 from tests.gateway.exit_stand_in import Agent
@@ -140,7 +143,14 @@ async def main() -> None:
     agent = SampledAgent(sys.argv[1], sys.argv[2], NAMES)
     agent.listen()
     agent.loop.add_reader(0, agent.command)
-    server = await asyncio.start_server(Endpoint().serve, "0.0.0.0", 80)
+    endpoint = Endpoint()
+    server = await asyncio.start_server(endpoint.serve, "0.0.0.0", 80)
+    await asyncio.start_server(endpoint.silent, "9.9.9.9", 81)
+    await asyncio.start_server(endpoint.missing, "9.9.9.9", 82)
+    for port, _, files in (given.partition("=") for given in sys.argv[3:]):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(f"{files}.pem", f"{files}.key")
+        await asyncio.start_server(endpoint.serve, "0.0.0.0", int(port), ssl=context)
     print("ready", flush=True)
     await server.serve_forever()
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from health.agent_client import AgentClient, AgentError, Hello
+from tests.conftest import STALL_S
 
 CLONE_NEWNET = 0x40000000  # sched.h
 MakeAgent = Callable[..., Any]
@@ -40,11 +41,11 @@ def foreign() -> Iterator[Callable[..., socket.socket]]:
 
     def make(family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         wanted.put((family, kind))
-        kept.append(made.get(timeout=5))  # type: ignore[arg-type]
+        kept.append(made.get(timeout=20))  # type: ignore[arg-type]
         return kept[-1]
 
     try:
-        if made.get(timeout=5) != 0:
+        if made.get(timeout=20) != 0:
             missing = "a network namespace needs root (CAP_SYS_ADMIN)"
             pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
         yield make
@@ -86,8 +87,8 @@ def client_of(agent: Any, **callbacks: Any) -> AgentClient:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Poll `condition` for at most 5 s."""
-    async with asyncio.timeout(5):
+    """Poll `condition` for at most 20 s."""
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -280,7 +281,7 @@ async def test_no_answer_in_time(make_agent: MakeAgent) -> None:
     started = time.monotonic()
     with pytest.raises(AgentError, match=r"within 0\.1 s"):
         await client.sample(timeout=0.1)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 1 + STALL_S
     assert client.connected
     agent.answers["hello"] = lambda _: []
     silent = client_of(agent)
@@ -298,6 +299,7 @@ async def test_late_and_unasked_answers_are_dropped(make_agent: MakeAgent, forei
     await client.connect()
     with pytest.raises(AgentError, match="within"):
         await client.sockets(1, timeout=0.05)
+    await until(lambda: bool(held))
     for number in (held[0]["id"], 999, "1", None, True, [1]):
         agent.push({"id": number, "generation": 1}, [foreign().fileno()])
     assert await client.sample() == agent.sample

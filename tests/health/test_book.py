@@ -1,6 +1,7 @@
 """What the scorer makes of one reading after the other; the whole of it with a real Redis is in test_scorer."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -120,6 +121,32 @@ def test_a_node_that_answers_nobody_loses_its_score(make_node: MakeNode) -> None
     fleet.look(5, dials=all_dial(fleet, mute="jp000001"))
     assert (fleet.value("jp000001"), fleet.value("jp000000")) == (0, 96.15)
     assert [score.healthy for score in fleet.book.scores] == [True, False, True]
+
+
+def test_a_mute_node_does_not_come_and_go(make_node: MakeNode) -> None:
+    """Left out it is asked nothing, so nothing shows that it is mute still: it returns ever less often."""
+    fleet, mute = Fleet(make_node, 3), "jp000001"
+    healthy, lost = [], 0
+    for _ in range(600):
+        used = [score.node for score in fleet.book.scores if score.healthy] or list(fleet.nodes)
+        lost += 30 * (mute in used)
+        fleet.look(dials={node: (30, 0, 0 if node == mute else 30) for node in used})
+        healthy.append(mute in used)
+    assert sum(a != b for a, b in pairwise(healthy)) < 10, "a change a minute"
+    assert healthy[-60:].count(True) < 5
+    assert lost < 600
+
+
+def test_a_mute_node_returns_once_it_is_answered_and_stays_out_under_a_new_leader(make_node: MakeNode) -> None:
+    fleet, mute = Fleet(make_node, 3), "jp000001"
+    fleet.look(5, dials=all_dial(fleet, mute=mute))
+    successor = Fleet(make_node, 3)
+    for score in fleet.book.scores:
+        successor.book.begin(score.node, score, 0.0)
+    successor.look(10)
+    assert (successor.value(mute), fleet.value(mute)) == (0, 0)
+    fleet.look(3, dials=all_dial(fleet))
+    assert all(score.healthy and score.value > 0 for score in fleet.book.scores)
 
 
 def test_where_all_or_the_only_one_answer_nobody_it_is_the_targets(make_node: MakeNode) -> None:

@@ -28,7 +28,8 @@ class Fleet:
         for worker, more in new.items():
             old = self.sums.get(worker, Counts())
             summed = [a + b for a, b in zip(old[:7], more[:7], strict=True)]
-            self.sums[worker] = Counts(*summed, in_flight=more.in_flight, quickest_ms=more.quickest_ms)  # type: ignore[arg-type]
+            turned_away = old.turned_away + more.turned_away
+            self.sums[worker] = Counts(*summed, more.in_flight, more.quickest_ms, turned_away)  # type: ignore[arg-type]
         self.evidence.take(self.reports(), KNOWN, self.now)
         return self.evidence.seen(NODE)
 
@@ -137,6 +138,11 @@ def test_a_node_that_answers_nobody() -> None:
     assert fleet.tell(a=counts(50), b=counts(50)).answered == 0
     assert Fleet().begin("a").tell(a=counts(50, first_bytes=25, first_byte_ms=5.0)).answered == 0.5
     assert fleet.tell(a=counts(0), b=counts(50, first_bytes=100, first_byte_ms=5.0)).answered == 1
+
+
+def test_who_is_turned_away_was_answered() -> None:
+    assert Fleet().begin("a").tell(a=counts(40, turned_away=30)).answered == 0.75
+    assert Fleet().begin("a").tell(a=counts(40, turned_away=30, first_bytes=10)).answered == 1
 
 
 def test_workers_and_nodes_that_left_hold_no_memory() -> None:

@@ -26,7 +26,7 @@ class Asked:
         writer.write(request)
         if end:
             writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await reader.read()
         writer.close()
         return answer

@@ -15,7 +15,7 @@ async def test_a_signal_sets_the_event_and_the_old_handler_returns(number: signa
     with stop_signals() as stop:
         assert not stop.is_set()
         os.kill(os.getpid(), number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await stop.wait()
     assert signal.getsignal(number) in (before, signal.default_int_handler, signal.SIG_DFL)
 

@@ -21,6 +21,7 @@ from health.registry import Registry, RegistryError
 from health.speed import Result, State
 from health.speed_measure import Measured
 from health.speed_runner import SpeedRunner
+from tests.conftest import STALL_S
 from tests.health.speed_node import SpeedNode, connect, settings
 
 MakeNode = Callable[..., Node]
@@ -68,7 +69,7 @@ def nodes(make_node: MakeNode) -> dict[str, Node]:
 
 
 async def until_result(runner: SpeedRunner, registry: Registry, nodes: dict[str, Node], test_id: str) -> Result:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (found := await registry.speed.result(test_id)) is None:
             await runner.tick(nodes)
             await asyncio.sleep(0.01)
@@ -163,7 +164,7 @@ async def test_a_collector_that_dies_in_the_middle(
     fresh = SpeedRunner(settings(), registry, "m1", Measuring())
     began = time.monotonic()
     found = await until_result(fresh, registry, nodes, asked.id)
-    assert 0.1 < time.monotonic() - began < 2
+    assert 0.1 < time.monotonic() - began < 2 + STALL_S
     assert found.error == "the collector of machine m1 ended in the middle of the test"
     await fresh.close()
     await runner.close()  # too late to say anything
@@ -192,7 +193,7 @@ async def test_without_redis_the_result_waits_and_nothing_is_begun(
 ) -> None:
     redis_server.stop()
     redis_server.start("--appendonly", "yes")
-    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=0.1))
+    registry = Registry.open(RedisSettings(url=redis_server.url, timeout=0.25))
     runner = SpeedRunner(settings(), registry, "m1", measuring)
     asked = await registry.speed.ask("m1", JP, "jp")
     await runner.tick(nodes)
@@ -268,7 +269,7 @@ async def test_others_are_sampled_meanwhile(
     asked = await registry.speed.ask("m1", JP, "jp")
     seen: dict[str, set[float]] = {JP: set(), US: set()}
     late, due = [0.0], time.monotonic()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (found := await registry.speed.result(asked.id)) is None:
             await collector.tick()
             for node, sample in (await registry.samples(seen)).items():
@@ -281,7 +282,9 @@ async def test_others_are_sampled_meanwhile(
     assert found.download_mbps is not None
     for times in seen.values():
         ordered = sorted(times)
-        gaps = [b - a for a, b in pairwise(ordered)]
+        gaps = sorted(b - a for a, b in pairwise(ordered))
         assert len(ordered) >= 10
-        assert max(gaps) < 1.0, gaps
+        # One may meet a machine that stands still; a test that held up the loop would take 3 s each way.
+        assert gaps[-2] < 1.0, gaps
+        assert gaps[-1] < 2.5, gaps
     print(f"{found.download_mbps:.0f} and {found.upload_mbps:.0f} Mbit/s; latest tick {max(late) * 1000:.0f} ms late")

@@ -1,14 +1,18 @@
 """Real Prometheus and Alertmanager over the lab: all is scraped, dashboards have data, alerts reach a webhook."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from deploy.lab import world
+from health.registry import Registry
 from tests.deploy.grafana.queries import queries, variables
 from tests.deploy.prometheus.watchers import Prometheus, Webhook, until, watching
 from tests.lab.harness import Lab
+from tests.lab.test_samples import TAKES_NOTHING, dropping, settled
 
 # An exit that dies is replaced in less; what fires does so because nothing can replace it.
 COUNTRY, SERVERS = "us", ("us1", "us2")
@@ -118,3 +122,41 @@ def test_a_country_that_dies_is_told_and_so_is_its_return(calm: Watched) -> None
     assert not webhook.strangers
     assert {one["labels"].get("country") for _, one in webhook.heard} <= {COUNTRY, None}
     print(f"told after {told:.1f} s; mended: an exit after {serving:.1f} s, told after {resolved:.1f} s")
+
+
+async def test_a_pool_at_its_limit_is_told_and_so_is_its_recovery(calm: Watched, registry: Registry) -> None:
+    """Both exits of a country lose most of their probes, and stay up: one may be left out, the other is used."""
+    lab, prometheus, webhook = calm.lab, calm.prometheus, calm.webhook
+    labels = {"alertname": "PoolPanic", "country": "jp"}
+    panic = '{__name__=~"vpnexit_(scorer|gateway)_pool_panic",country="jp"}'
+    # An exit that has served for ten minutes is replaced when it was unwell for one.
+    lab.wish("jp", 0)
+    until(lambda: not lab.nodes("jp"), 30, "the old exits are gone")
+    lab.wish("jp", 2)
+    until(lambda: len(lab.nodes("jp")) == 2 and lab.settled(), 60, "new ones serve")
+    nodes = lab.nodes("jp")
+    for node in nodes:
+        await settled(registry, node)
+    until(lambda: {one["value"][1] for one in prometheus.query(panic)} == {"0"}, 30, "no panic")
+    # Three of five whom an exit asks: a tunnel is down where nobody answers.
+    lossy = f"ip daddr {{ {world.WHOAMI}, {world.TUNNEL_DNS[1]} }} numgen random mod 10 < 7 drop"
+    with contextlib.ExitStack() as stack:
+        for server in (one for one in world.SERVERS if one.country == "jp"):
+            stack.enter_context(dropping(lab, server.name, TAKES_NOTHING, lossy))
+        began = time.monotonic()
+        until(lambda: {one["value"][1] for one in prometheus.query(panic)} == {"1"}, 60, "scorer and gateways say so")
+        seen = time.monotonic() - began
+        until(lambda: webhook.told("firing", **labels), 120, "the alert reaches the webhook")
+        told = webhook.told("firing", **labels)[0] - began
+        assert ("PoolPanic", "jp") in prometheus.firing()
+        assert lab.nodes("jp") == nodes
+        assert {node["health_status"] for node in lab.api("GET", "/api/nodes") if node["id"] in nodes} == {"unhealthy"}
+        run = lab.curl(lab.proxy("jp"), f"http://{world.API}/v1/technologies", "-o", "/dev/null", "-w", "%{http_code}")
+        assert run.stdout == "200", run.stderr
+    mended = time.monotonic()
+    until(lambda: webhook.told("resolved", **labels), 120, "its end reaches the webhook")
+    resolved = webhook.told("resolved", **labels)[0] - mended
+    assert {one["value"][1] for one in prometheus.query(panic)} == {"0"}
+    (summary,) = {one["annotations"]["summary"] for _, one in webhook.heard if labels.items() <= one["labels"].items()}
+    assert summary == "More than half of the exits of jp are bad: bad ones are used all the same"
+    print(f"seen after {seen:.1f} s, told after {told:.1f} s; mended: told after {resolved:.1f} s")

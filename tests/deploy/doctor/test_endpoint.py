@@ -1,5 +1,6 @@
 """The endpoint of speed tests, as doctor sees it."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +14,7 @@ from deploy.doctor import endpoint, examine
 from deploy.doctor.examine import Subject
 from deploy.doctor.model import Check, Result, Skipped
 from health.config import SpeedTestSettings
+from tests.health.registry.certificates import Authority
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,6 +45,25 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{made.server_port}"
         made.shutdown()
         thread.join(5)
+
+
+def test_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path, "ours")
+    files = authority.issue("server", ["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    with HTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.socket = context.wrap_socket(made.socket, server_side=True)
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{made.server_port}/large"
+        unknown = endpoint.look(url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        known = endpoint.look(url)
+        made.shutdown()
+        thread.join(5)
+    assert "certificate verify failed" in unknown.fault
+    assert (known.fault, known.status) == ("", 200)
 
 
 @pytest.mark.parametrize(

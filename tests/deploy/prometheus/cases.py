@@ -62,6 +62,13 @@ ALERTS = [
         ("30s", "1m10s"),
         {"country": "jp", "severity": "warning"},
     ),
+    Case(
+        "PoolPanic",
+        {f'vpnexit_gateway_pool_panic{{country="jp",{GATEWAY}}}': "0x6 1x300"} | pool("2x300"),
+        ("2m",),
+        ("30s", "1m10s"),
+        {"country": "jp", "severity": "warning"},
+    ),
     Case("PoolPanic", pool("2x300"), quiet=("5m",)),
     Case(
         "AccountSlotsExhausted",
@@ -283,6 +290,16 @@ RECORDED = [
     Recorded(
         "country:pool_panic:max",
         TWO_CONTROLS | {f'vpnexit_scorer_pool_panic{{country="jp",{SCORER}}}': "1x10"},
+        "30s",
+        {'{country="jp"}': 1},
+    ),
+    Recorded(
+        "country:pool_panic:max",
+        TWO_CONTROLS
+        | {
+            f'vpnexit_scorer_pool_panic{{country="jp",{SCORER}}}': "0x10",
+            f'vpnexit_gateway_pool_panic{{country="jp",{GATEWAY}}}': "1x10",
+        },
         "30s",
         {'{country="jp"}': 1},
     ),

@@ -94,6 +94,20 @@ async def test_each_does_its_work(server: Server, role: str) -> None:
     assert refused(server) <= {"config|get"}  # doctor does without
 
 
+@pytest.mark.parametrize(("role", "lease"), [("health", "scorer"), ("control", "reconciler")])
+async def test_who_stands_by_may_cut_a_lease(server: Server, role: str, lease: str) -> None:
+    """One that the clock made longer by an hour."""
+    key = f"vx:1:lease:{lease}"
+    server.ask("SET", key, "somebody", "EX", "3603")
+    registry = opened(server, role)
+    if role == "health":
+        assert not await registry.acquire(lease, "other", 3)
+    else:
+        assert await registry.lead(lease, "", "other", 3) == ""
+    await registry.close()
+    assert 0 < int(server.ask("PTTL", key)) <= 3000
+
+
 @pytest.mark.parametrize("role", ["gateway", "health"])
 async def test_and_nothing_more(server: Server, role: str) -> None:
     registry = opened(server, role)

@@ -1,6 +1,7 @@
 """A real agent process in a network namespace of its own, fed with reports as PID 1 would."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class AgentProcess:
         inside = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net"]
         subprocess.run([*inside, "nft", "-f", "-"], input=rules, text=True, check=True)
 
-    async def client(self, within: float = 15.0) -> AgentClient:
+    async def client(self, within: float = 40.0) -> AgentClient:
         """A connected client; its pushed messages are noted in `pushed`, its end in `closed`."""
         deadline = time.monotonic() + within
         while True:
@@ -100,9 +101,12 @@ class AgentProcess:
             self.process.wait()
 
 
-async def until(condition, within: float = 10.0) -> None:  # type: ignore[no-untyped-def]
-    """Wait until the coroutine function `condition` returns something true."""
+async def until(condition, within: float = 30.0) -> None:  # type: ignore[no-untyped-def]
+    """Wait until the coroutine function `condition` returns something true; an agent that is late is asked again."""
     deadline = time.monotonic() + within
-    while not await condition():
+    while True:
+        with contextlib.suppress(AgentError):
+            if await condition():
+                return
         assert time.monotonic() < deadline, f"not within {within} s"
         await asyncio.sleep(0.02)

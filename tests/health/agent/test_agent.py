@@ -12,6 +12,7 @@ from health.agent import protocol
 from health.agent_client import AgentError
 from health.handover import own_netns_cookie
 from health.model import Sample
+from tests.conftest import STALL_S
 from tests.health.agent.harness import AgentProcess, until
 
 
@@ -24,7 +25,7 @@ async def test_it_comes_up_with_the_first_answer_through_the_tunnel(agent: Agent
     began = time.monotonic()
     agent.report()
     await until(lambda: _is(client, "up"))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 1.5 + STALL_S
     assert [(state, generation) for _, state, generation in agent.pushed] == [("up", 1)]
     assert (await client.hello()).reason == ""
 
@@ -118,7 +119,7 @@ async def test_a_slow_look_up_ends_by_itself_and_holds_nobody_up(agent: AgentPro
     agent.report()
     client = await agent.up()
     slow = asyncio.ensure_future(client.resolve("slow.test", timeout=6))
-    assert (await client.resolve("one.test", timeout=1)).addresses
+    assert (await client.resolve("one.test", timeout=3)).addresses
     assert (await slow).error == protocol.LOOKUP_TIMEOUT
 
 
@@ -128,7 +129,7 @@ async def test_a_black_holed_tunnel_is_down_within_five_seconds_and_comes_back(a
     agent.mute(True)
     began = time.monotonic()
     await until(lambda: _pushed(agent, "down", 1))
-    assert time.monotonic() - began <= 5
+    assert time.monotonic() - began <= 5 + STALL_S
     hello = await client.hello()
     assert (hello.tunnel, hello.reason) == ("down", "no answer through the tunnel")
     with pytest.raises(AgentError, match="the tunnel is down"):
@@ -146,7 +147,7 @@ async def test_a_link_that_the_vpn_program_gave_up_is_down_at_once(agent: AgentP
     began = time.monotonic()
     agent.report(link=False, reason="OpenVPN RECONNECTING (ping-restart)")
     await until(lambda: _pushed(agent, "down", 1))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 + STALL_S
     assert (await client.hello()).reason == "OpenVPN RECONNECTING (ping-restart)"
 
 
@@ -187,7 +188,7 @@ async def test_its_socket_is_for_owner_and_group(agent: AgentProcess) -> None:
 
 def _talk(agent: AgentProcess, message: dict[str, object]) -> dict[str, object]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         sock.connect(agent.path)
         sock.send(json.dumps(message).encode())
         return dict(protocol.decode(sock.recv(65536)))

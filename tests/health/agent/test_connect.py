@@ -31,7 +31,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 async def wait(done: Done, count: int = 1) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(done) < count:
             await asyncio.sleep(0.005)
 
@@ -46,7 +46,7 @@ async def test_who_accepts_was_reached_and_is_reset(connects: Connects, done: Do
     assert done == [(7, _of(listener), True)]
     peer, _ = listener.accept()
     with peer:
-        peer.settimeout(5)
+        peer.settimeout(20)
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
 

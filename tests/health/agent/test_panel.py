@@ -54,6 +54,28 @@ def test_half_of_the_witnesses_may_be_dead() -> None:
     assert measured["targets"] == {A: None, B: 20, C: 20}
 
 
+def test_targets_that_die_one_after_the_other_take_no_exit_down() -> None:
+    world = World()
+    for _ in range(3):
+        assert world.round()
+    for dead in ((A,), (A, B), (A, B, C)):
+        for _ in range(30):
+            assert world.round(*dead)
+    measured = world.panel.measured(world.now)
+    assert (measured["loss"], measured["connect_ms"], measured["dns_ok"]) == (0, None, True)
+    for _ in range(3):
+        assert world.round()
+    assert not world.round(A, B, C), "those that are back count again"
+
+
+def test_who_died_with_the_tunnel_is_waited_for() -> None:
+    world = World()
+    assert world.round()
+    for _ in range(100):
+        assert not world.round(A, B, C)
+    assert world.round(A, B)
+
+
 def test_targets_that_were_never_let_through_are_no_evidence() -> None:
     world = World()
     for _ in range(30):
@@ -108,7 +130,25 @@ def test_a_slow_round_is_seen_while_it_waits() -> None:
     world.panel.answered(99, A, world.now + 0.52)
     world.panel.answered(99, B, world.now + 0.54)
     world.panel.expire(world.now + TIMEOUT)
-    assert world.panel.measured(world.now + TIMEOUT)["connect_ms"] == 530
+    assert world.panel.measured(world.now + TIMEOUT)["connect_ms"] == 520
+
+
+def test_a_slow_target_is_not_a_slow_tunnel() -> None:
+    """One is slow, by turns, and one may be dead besides: what is left says how the tunnel is."""
+    for dead in ((), (C,)):
+        world = World()
+        world.round()
+        for turn in range(5):
+            world.number += 1
+            world.panel.begin(world.number, DNS, (A, B, C), world.now)
+            for name in {*DNS, B, C}.difference(dead):
+                world.panel.answered(world.number, name, world.now + 0.02)
+            world.panel.answered(world.number, A, world.now + 0.5 + 0.4 * (turn % 2))
+            world.now += 2
+            world.panel.expire(world.now)
+        measured = world.panel.measured(world.now)
+        assert (measured["connect_ms"], measured["jitter_ms"]) == (20, 0)
+        assert measured["targets"][A] == 500
 
 
 def test_jitter_is_how_much_connect_times_move() -> None:

@@ -48,7 +48,7 @@ def connect(tmp_path: Path) -> socket.socket:
 
 
 async def receive(sock: socket.socket) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return await asyncio.get_running_loop().sock_recv(sock, 65536)
 
 

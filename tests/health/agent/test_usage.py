@@ -1,6 +1,9 @@
 """CPU and memory as control groups tell it, from trees of files, and of this very process."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +33,29 @@ MORE_CPU = {
     "sys/fs/cgroup/cpuacct/cpuacct.usage": "2500000000\n",
     "proc/22/stat": f"22 (x) R 1 1 1 0 -1 4194560 1 1 1 1 0 {os.sysconf('SC_CLK_TCK') // 2} 0 0 20 0 1 0 1 1 1\n",
 }
+
+# In namespaces of its own, where the kernel shows nothing but this process: what it says of a second of work.
+WORKS = """
+import json, pathlib, sys, time
+from health.agent.usage import Usage
+usage = Usage(pathlib.Path(sys.argv[1]))
+usage.cpu_percent(began := time.monotonic())
+worked = time.process_time()
+while time.process_time() - worked < 0.5 or time.monotonic() - began < 1:
+    pass
+now, worked = time.monotonic(), time.process_time() - worked
+told = (usage.cpu_percent(now) or 0) / 100 * (now - began)
+pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+print(json.dumps([told, worked, usage.memory_bytes(), pages]))
+"""
+IN_GROUP = """
+set -e
+mount -t cgroup2 none "$1/groups"
+mkdir "$1/groups/$2"
+trap 'rmdir "$1/groups/$2"' EXIT
+ln -s "$1/groups/$2" "$1/sys/fs/cgroup"
+sh -c 'echo 0 >"$1/sys/fs/cgroup/cgroup.procs" && exec "$2" -c "$3" "$1"' sh "$1" "$3" "$4"
+"""
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -69,3 +95,25 @@ def test_on_this_machine() -> None:
     assert percent >= 0
     assert memory is not None
     assert memory > 1 << 20
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["no control group", "version 2"])
+def test_as_the_kernel_tells_it(tmp_path: Path, group: bool) -> None:
+    (tmp_path / "proc").symlink_to("/proc")
+    (tmp_path / "sys/fs").mkdir(parents=True)
+    (tmp_path / "groups").mkdir()
+    inside = [sys.executable, "-c", WORKS, str(tmp_path)]
+    if group:
+        inside = ["sh", "-c", IN_GROUP, "sh", str(tmp_path), f"vxtest{os.getpid()}", sys.executable, WORKS]
+    done = subprocess.run(
+        ["unshare", "-m", "-p", "-f", "--mount-proc", *inside],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told, worked, memory, pages = json.loads(done.stdout)
+    assert told == pytest.approx(worked, abs=0.1)
+    assert memory == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE"), rel=0.2)

@@ -137,7 +137,7 @@ def _login(user: tuple[str, str] | None) -> dict[str, str]:
     return {} if user is None else {"username": user[0], "password": user[1]}
 
 
-def until(holds: Any, what: str, seconds: float = 20.0) -> None:
+def until(holds: Any, what: str, seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"no {what} within {seconds} s"

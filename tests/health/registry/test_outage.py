@@ -14,6 +14,7 @@ from health.config import RedisSettings
 from health.limits import Ask
 from health.model import Node, NodeStatus, Pool, Sample, Score, Token, User
 from health.registry import Registry, RegistryError
+from tests.conftest import STALL_S
 
 SAMPLE = Sample(node="jp3f9a1c", at=1.0, reachable=False)
 SCORE = Score(node="jp3f9a1c", at=1.0, value=0, healthy=False)
@@ -88,7 +89,7 @@ CALLS = READS | WRITES
 # What remains of a write when memory is full or the server is a replica.
 FREES = {"delete_node", "delete_user", "delete_token", "release", "release_slot", "publish", "advance_node", "retire"}
 # Twice 250 ms, and what a busy machine adds.
-IN_TIME_S = 1.2
+IN_TIME_S = 1.2 + STALL_S
 
 
 def test_no_method_is_forgotten() -> None:
@@ -110,7 +111,7 @@ async def all_fail(registry: Registry, calls: dict[str, Call] = CALLS) -> None:
 
 async def until_it_answers(registry: Registry) -> None:
     """The first call that works, and then all of them."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 await registry.ping()
@@ -271,7 +272,7 @@ async def test_password_is_sent_and_never_told(redis_server: Any) -> None:
 async def hears(registry: Registry, events: Any, subject: str) -> bool:
     """True once an event about `subject` has come through."""
     heard = asyncio.ensure_future(anext(events))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             while not heard.done():
                 await registry.publish("x", subject)
@@ -294,7 +295,7 @@ async def test_events_end_with_the_server_and_work_again(own_registry: Registry,
     async with aclosing(own_registry.events()) as events:
         assert await hears(own_registry, events, "one")
         redis_server.stop()
-        assert await lost(events) < 2.5
+        assert await lost(events) < 2.5 + STALL_S
     async with aclosing(own_registry.events()) as events:
         assert await lost(events) < IN_TIME_S
     redis_server.start()
@@ -307,7 +308,7 @@ async def test_silent_server_is_noticed_by_the_subscriber(own_registry: Registry
         assert await hears(own_registry, events, "one")
         redis_server.pause()
         try:
-            assert await lost(events) < 2.5
+            assert await lost(events) < 2.5 + STALL_S
             async with aclosing(own_registry.events()) as again:
                 assert await lost(again) < IN_TIME_S
         finally:
@@ -323,7 +324,7 @@ async def test_quiet_subscription_is_kept(own_registry: Registry, redis_server: 
         done, _ = await asyncio.wait([waiting], timeout=3.5)
         assert not done
         await own_registry.publish("x", "after the quiet")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert (await waiting)["subject"] == "after the quiet"
 
 
@@ -332,7 +333,7 @@ async def test_abandoned_subscriptions_leave_no_connection(own_registry: Registr
         async with aclosing(own_registry.events()) as events:
             assert await hears(own_registry, events, "x")
     assert redis_server.command("PUBSUB", "NUMSUB", "vx:1:events") == "*2"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while redis_server.command("PUBLISH", "vx:1:events", "{}") != ":0":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -47,7 +47,7 @@ async def test_a_pool_goes_with_its_name_and_everybody_hears_of_it(registry: Reg
     assert not await registry.removal.pool(old)
 
     subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    async with aclosing(registry.events(lambda: subscribed.set_result(None))) as events, asyncio.timeout(5):
+    async with aclosing(registry.events(lambda: subscribed.set_result(None))) as events, asyncio.timeout(20):
         heard = asyncio.create_task(anext(events))
         await subscribed
         assert await registry.removal.pool(new)

@@ -13,11 +13,12 @@ from deploy import redis_binary
 from health.config import RedisSettings
 from health.model import Node, Pool
 from health.registry import Registry, RegistryError
+from tests.conftest import STALL_S
 from tests.health.registry.forwarder import forwarding
 from tests.health.registry.servers import DOWN_AFTER_MS, MASTER, Server, Watched, until, watched
 
 # What a loaded machine adds to everything that is timed here.
-SLACK_S = 1.0
+SLACK_S = 1.0 + STALL_S
 
 
 @pytest.fixture(params=["system", "wheel"])
@@ -40,7 +41,7 @@ async def registry(trio: Watched) -> AsyncIterator[Registry]:
     await opened.close()
 
 
-async def first_success(write: Callable[[], Any], seconds: float = 30.0) -> float:
+async def first_success(write: Callable[[], Any], seconds: float = 60.0) -> float:
     """When (monotonic seconds) `write` first worked; every call of it ends in time, whatever happens meanwhile."""
     deadline = time.monotonic() + seconds
     while True:
@@ -56,7 +57,7 @@ async def first_success(write: Callable[[], Any], seconds: float = 30.0) -> floa
 
 async def told(trio: Watched, port: int) -> float:
     """When the first sentinel named `port` as the master."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while port not in await asyncio.gather(*(asyncio.to_thread(trio.master_port, one) for one in range(3))):
             await asyncio.sleep(0.01)
     return time.monotonic()
@@ -125,7 +126,7 @@ async def test_a_demoted_master_gets_no_write(trio: Watched, registry: Registry)
     assert trio.second.ask("EXISTS", f"vx:1:lease:role{number}") == 1
     until(lambda: int(trio.second.ask("WAIT", 1, 100)) == 1, "old master that follows")
     assert sorted(trio.first.ask("KEYS", "*")) == sorted(trio.second.ask("KEYS", "*"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while "after" not in heard:
             await registry.publish("x", "after")
             await asyncio.sleep(0.05)
@@ -136,11 +137,14 @@ async def test_silent_and_dead_sentinels_cost_no_time(trio: Watched) -> None:
     trio.sentinels[0].pause()
     trio.sentinels[1].kill()
     try:
-        registry = Registry.open(RedisSettings(url="redis:///0", sentinels=trio.addresses, master=MASTER))
-        started = time.monotonic()
-        await registry.ping()
-        assert time.monotonic() - started < 0.25 + SLACK_S / 4
-        await registry.close()
+        took = []
+        for _ in range(3):
+            registry = Registry.open(RedisSettings(url="redis:///0", sentinels=trio.addresses, master=MASTER))
+            started = time.monotonic()
+            await registry.ping()
+            took.append(time.monotonic() - started)
+            await registry.close()
+        assert min(took) < 0.25 * 2, took
     finally:
         trio.sentinels[0].resume()
 

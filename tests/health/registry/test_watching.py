@@ -65,7 +65,7 @@ async def test_snapshot_torn_by_an_emptied_redis_is_none_at_all(
 async def test_every_change_is_told(registry: Registry, make_node: MakeNode) -> None:
     async with aclosing(registry.events()) as events:
         first = asyncio.ensure_future(anext(events))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not first.done():
                 await registry.publish("hello", "jp", more=1)
                 await asyncio.sleep(0.01)
@@ -78,7 +78,7 @@ async def test_every_change_is_told(registry: Registry, make_node: MakeNode) -> 
         await registry.put_scores([])
         await registry.begin_epoch()
         told = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for event in events:
                 if event["kind"] != "hello":
                     told.append((event["kind"], event["subject"]))
@@ -98,7 +98,7 @@ async def test_every_change_is_told(registry: Registry, make_node: MakeNode) -> 
 async def test_rubbish_on_the_channel_is_passed_over(registry: Registry, raw: Any) -> None:
     async with aclosing(registry.events()) as events:
         first = asyncio.ensure_future(anext(events))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not first.done():
                 raw.publish(PREFIX + "events", b"\xffnot json")
                 raw.publish(PREFIX + "events", '"only a text"')
