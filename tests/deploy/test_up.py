@@ -121,10 +121,11 @@ def test_a_standby_takes_over_what_is_killed_and_its_metrics(up: Any, fetch: Any
             return all(f"(process {pid})" in holder for holder, pid in zip(holders, work(), strict=True))
 
         def scored() -> float:
-            (score,) = [json.loads(redis.get(key)) for key in redis.scan_iter("vx:1:score:*")]
-            return float(score["at"])  # that of its sample
+            """When the one node's newest sample that has a score was taken; 0 before the first."""
+            keys = list(redis.scan_iter("vx:1:score:*"))
+            return float(json.loads(redis.get(keys[0]))["at"]) if keys else 0.0
 
-        up.wait_for(shown, 30)
+        up.wait_for(lambda: scored() and shown(), 30)
         first = work()
         # A standby that has not yet looked would make this a test of the restart.
         up.wait_for(lambda: up.output.count("standing by") == 2, 30)
