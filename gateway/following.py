@@ -12,7 +12,7 @@ from math import inf
 import structlog
 
 from gateway.pools import Fleet
-from health.registry import Registry, RegistryError
+from health.registry import Registry, RegistryError, Scored
 
 log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ class Following:
         self._changed = asyncio.Event()
         self._changed.set()
         self._reading = False
+        self._told: list[Scored] = []  # while it is read
         self._read_at = -inf
         self._lost = False
 
@@ -82,7 +83,9 @@ class Following:
             try:
                 async with contextlib.aclosing(self._registry.changes(self._changed.set)) as changes:
                     async for scores in changes:
-                        if scores is None or self._reading or not self._fleet.rescore(scores):
+                        if scores is not None and self._reading:
+                            self._told.append(scores)
+                        elif scores is None or not self._fleet.rescore(scores):
                             self._changed.set()
             except RegistryError:
                 await asyncio.sleep(AGAIN_S)
@@ -95,9 +98,11 @@ class Following:
 
     async def _read(self) -> None:
         self._changed.clear()
-        self._reading = True  # what is told meanwhile may be newer than what is read
+        self._reading, self._told = True, []  # what is told meanwhile may be newer than what is read
         try:
             self._fleet.update(await self._registry.snapshot())
         finally:
             self._reading = False
         self._read_at = time.monotonic()
+        if not all(self._fleet.rescore(scores) for scores in self._told):
+            self._changed.set()

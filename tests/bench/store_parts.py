@@ -6,6 +6,7 @@ code; says how old each change was when it was there. `offer`: pipelines of comm
 """
 
 import asyncio
+import gc
 import json
 import random
 import sys
@@ -89,11 +90,13 @@ class Watching(Fleet):
             self._newest[kind] = newest
 
 
-async def watch(url: str, seconds: float) -> None:
-    """Follow, and tell of it; what starting costs does not count."""
+async def watch(url: str, seconds: float, begin: float) -> None:
+    """Follow, and tell of it from `begin` (CLOCK_MONOTONIC) on, when all have started."""
+    gc.collect()
+    gc.freeze()  # as a worker does
     fleet, registry = Watching(), Registry.open(RedisSettings(url=url))
     task = asyncio.create_task(follow(fleet, registry))
-    await asyncio.sleep(2)
+    await asyncio.sleep(begin - time.monotonic())
     for delays in fleet.delays.values():
         delays.clear()
     fleet.reads, cpu, started = 0, time.process_time(), time.monotonic()
@@ -124,11 +127,11 @@ async def offer(url: str, kind: str, seconds: float) -> None:
 
 
 def main() -> None:
-    """`write URL`, `collect URL`, `follow URL SECONDS` or `offer URL set|get SECONDS`."""
+    """`write URL`, `collect URL`, `follow URL SECONDS BEGIN` or `offer URL set|get SECONDS`."""
     mode, url, *rest = sys.argv[1:]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if mode == "follow":
-            runner.run(watch(url, float(rest[0])))
+            runner.run(watch(url, float(rest[0]), float(rest[1])))
         elif mode == "offer":
             runner.run(offer(url, rest[0], float(rest[1])))
         else:

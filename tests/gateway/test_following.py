@@ -101,6 +101,35 @@ async def test_scores_come_without_a_read(registry: Counting) -> None:
         assert (await registry.snapshot()).scores[NODE.id].terms == {"latency": 0.5}
 
 
+class Slow(Counting):
+    """Scores are told while it is read."""
+
+    meanwhile: Score | None = None
+
+    async def snapshot(self) -> Any:
+        found = await super().snapshot()
+        told, self.meanwhile = self.meanwhile, None
+        if told is not None:
+            await self.put_scores([told])
+            await asyncio.sleep(0.2)  # by then it has been heard
+        return found
+
+
+async def test_scores_that_come_during_a_read_need_no_other_one(registry: Counting, redis_server: Any) -> None:
+    slow = Slow.open(RedisSettings(url=redis_server.url, timeout=2))
+    try:
+        async with following(slow) as fleet:
+            reads, slow.meanwhile = slow.reads, score(77)
+            await registry.put_pool(Pool(country="jp"))
+            await until(lambda: "jp" in fleet.snapshot.pools)
+            assert value(fleet) == 77
+            await until(lambda: fleet.age > CHECK_S / 2)
+            await until(lambda: fleet.age < CHECK_S / 2)  # it was asked about
+            assert slow.reads == reads + 1
+    finally:
+        await slow.close()
+
+
 async def test_an_idle_fleet_is_asked_about_and_not_read(registry: Counting) -> None:
     async with following(registry) as fleet:
         reads = registry.reads
