@@ -166,7 +166,7 @@ async def run(channel: socket.socket) -> None:
         async with _worker(told, lines, budget, auth) as worker:
             service = Service(told, worker, budget, lines, writer)
             asked = asyncio.create_task(_answer(reader, service, auth, stop), name="answer")
-            # What is loaded stays: else all clients wait 10 ms now and then while the collector walks through it.
+            # What is loaded stays: else all clients wait some 8 ms now and then while the collector walks through it.
             gc.collect()
             gc.freeze()
             await service.run(stop)
